@@ -1,0 +1,299 @@
+//! Bucket tables: rows that wait for something and go when their time bucket is over.
+//!
+//! For state that nearly every record looks up and nearly none finds: messages whose before- or after-callback is still
+//! to come. All rows are in memory, so a miss costs no read of the store; a row that comes and goes between two commits
+//! is never written; and a whole bucket expires in time proportional to its rows.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::fmt;
+
+use hashbrown::HashTable;
+use prost::Message as _;
+
+use crate::codec::row_hash;
+use crate::key::{KeyCodec as _, KeyError};
+use crate::overlay::{CommitSink, ErasedTable, StateHash};
+use crate::table::{Backing, StoreError, TableDef, Value};
+
+/// A table whose rows are found by a 128-bit hash and expire by bucket. A row's bytes are `ID`, bucket, hash.
+pub trait BucketTable: 'static {
+    /// First byte of every row; never changed or used again for something else.
+    const ID: u8;
+    /// Name in messages and metrics.
+    const NAME: &'static str;
+    /// Most rows; above it the oldest bucket goes early. Part of the meaning of the state: never a setting.
+    const ROWS_MAX: usize;
+    /// The value.
+    type Value: Value;
+}
+
+const NONE: u32 = u32::MAX;
+
+#[derive(Debug)]
+struct Slot<V> {
+    hash: u128,
+    value: V,
+    committed: u128,
+    bucket: u32,
+    next: u32,
+    previous: u32,
+    dirty: bool,
+    live: bool,
+}
+
+/// The overlay of one bucket table.
+#[derive(Debug)]
+pub struct BucketOverlay<T: BucketTable> {
+    index: HashTable<u32>,
+    slots: Vec<Slot<T::Value>>,
+    free: Vec<u32>,
+    /// First slot of each bucket's list.
+    buckets: BTreeMap<u32, u32>,
+    dirty: Vec<u32>,
+    /// Committed rows that are gone: bucket, hash, hash of the row.
+    deleted: Vec<(u32, u128, u128)>,
+}
+
+impl<T: BucketTable> Default for BucketOverlay<T> {
+    fn default() -> Self {
+        Self {
+            index: HashTable::new(),
+            slots: Vec::new(),
+            free: Vec::new(),
+            buckets: BTreeMap::new(),
+            dirty: Vec::new(),
+            deleted: Vec::new(),
+        }
+    }
+}
+
+/// Row hashes are uniform already: their low half serves as the table's hash.
+fn table_hash(hash: u128) -> u64 {
+    (hash & u128::from(u64::MAX)) as u64
+}
+
+fn row_bytes(id: u8, bucket: u32, hash: u128, out: &mut Vec<u8>) {
+    out.clear();
+    out.push(id);
+    (bucket, hash).encode(out);
+}
+
+impl<T: BucketTable> BucketOverlay<T> {
+    fn find(&self, hash: u128) -> Option<usize> {
+        self.index.find(table_hash(hash), |&i| self.slots[i as usize].hash == hash).map(|&i| i as usize)
+    }
+
+    fn add(&mut self, bucket: u32, hash: u128, value: T::Value, committed: u128) -> usize {
+        let next = self.buckets.get(&bucket).copied().unwrap_or(NONE);
+        let slot = Slot { hash, value, committed, bucket, next, previous: NONE, dirty: false, live: true };
+        let at = if let Some(at) = self.free.pop() {
+            self.slots[at as usize] = slot;
+            at
+        } else {
+            // ROWS_MAX keeps the number far inside u32.
+            let at = u32::try_from(self.slots.len()).unwrap_or(NONE);
+            self.slots.push(slot);
+            at
+        };
+        if next != NONE {
+            self.slots[next as usize].previous = at;
+        }
+        self.buckets.insert(bucket, at);
+        let slots = &self.slots;
+        self.index.insert_unique(table_hash(hash), at, |&i| table_hash(slots[i as usize].hash));
+        at as usize
+    }
+
+    fn touch(&mut self, at: usize) {
+        let slot = &mut self.slots[at];
+        if !slot.dirty {
+            slot.dirty = true;
+            self.dirty.push(u32::try_from(at).unwrap_or(NONE));
+        }
+    }
+
+    fn take(&mut self, at: usize) -> T::Value {
+        let slot = &mut self.slots[at];
+        let value = std::mem::take(&mut slot.value);
+        let (hash, bucket, next, previous) = (slot.hash, slot.bucket, slot.next, slot.previous);
+        if slot.committed != 0 {
+            self.deleted.push((bucket, hash, slot.committed));
+        }
+        slot.live = false;
+        let dirty = slot.dirty;
+        if next != NONE {
+            self.slots[next as usize].previous = previous;
+        }
+        if previous != NONE {
+            self.slots[previous as usize].next = next;
+        } else if next != NONE {
+            self.buckets.insert(bucket, next);
+        } else {
+            self.buckets.remove(&bucket);
+        }
+        let at = u32::try_from(at).unwrap_or(NONE);
+        if let Ok(entry) = self.index.find_entry(table_hash(hash), |&i| i == at) {
+            entry.remove();
+        }
+        // A dirty slot stays until the commit has walked over it; else it would be named twice in `dirty`.
+        if !dirty {
+            self.free.push(at);
+        }
+        value
+    }
+
+    fn expire_first(&mut self) -> Option<u64> {
+        let (&bucket, &first) = self.buckets.first_key_value()?;
+        let mut at = first;
+        let mut rows = 0;
+        while at != NONE {
+            let next = self.slots[at as usize].next;
+            self.take(at as usize);
+            at = next;
+            rows += 1;
+        }
+        self.buckets.remove(&bucket);
+        Some(rows)
+    }
+}
+
+impl<T: BucketTable> ErasedTable for BucketOverlay<T> {
+    fn as_any_mut(&mut self) -> &mut dyn Any {
+        self
+    }
+
+    fn commit(&mut self, sink: &mut dyn CommitSink, hash: &mut StateHash) {
+        let mut row = Vec::new();
+        // Deletions first: a row may have been taken out and put in again.
+        for (bucket, key, committed) in self.deleted.drain(..) {
+            row_bytes(T::ID, bucket, key, &mut row);
+            sink.delete(&row);
+            hash.change(committed, 0);
+        }
+        for at in self.dirty.drain(..) {
+            let slot = &mut self.slots[at as usize];
+            slot.dirty = false;
+            if !slot.live {
+                self.free.push(at);
+                continue;
+            }
+            row_bytes(T::ID, slot.bucket, slot.hash, &mut row);
+            let row_len = row.len();
+            slot.value.encode_raw(&mut row);
+            let new = row_hash(&row, row_len);
+            if new != slot.committed {
+                sink.put(&row[..row_len], &row[row_len..]);
+                hash.change(slot.committed, new);
+                slot.committed = new;
+            }
+        }
+    }
+
+    fn discard(&mut self) {
+        *self = Self::default();
+    }
+
+    fn load(&mut self, backing: &dyn Backing) -> Result<(), StoreError> {
+        *self = Self::default();
+        let mut whole = Vec::new();
+        backing.scan(&[T::ID], &mut |row, bytes| {
+            let key = row.get(1..).ok_or(KeyError("too short"));
+            let (bucket, hash) = key
+                .and_then(<(u32, u128)>::decode)
+                .map_err(|e| StoreError::damaged_key(T::NAME, &e))?;
+            let value = T::Value::decode(bytes)
+                .map_err(|e| StoreError::Damaged { table: T::NAME, problem: e.to_string() })?;
+            whole.clear();
+            whole.extend_from_slice(row);
+            whole.extend_from_slice(bytes);
+            self.add(bucket, hash, value, row_hash(&whole, row.len()));
+            Ok(())
+        })
+    }
+
+    fn bytes(&self) -> usize {
+        self.slots.len() * (size_of::<Slot<T::Value>>() + 16)
+    }
+
+    fn dirty_bytes(&self) -> usize {
+        self.dirty.len() * size_of::<Slot<T::Value>>() + self.deleted.len() * 40
+    }
+
+    fn evict(&mut self, _: usize) {}
+}
+
+/// A bucket table as a projection sees it while it applies an event.
+pub struct BucketRef<'c, T: BucketTable> {
+    overlay: &'c mut BucketOverlay<T>,
+}
+
+impl<T: BucketTable> fmt::Debug for BucketRef<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BucketRef").field("table", &T::NAME).finish_non_exhaustive()
+    }
+}
+
+impl<'c, T: BucketTable> BucketRef<'c, T> {
+    pub(crate) fn new(overlay: &'c mut BucketOverlay<T>) -> Self {
+        Self { overlay }
+    }
+
+    /// The row's value.
+    #[must_use]
+    pub fn get(&self, hash: u128) -> Option<&T::Value> {
+        self.overlay.find(hash).map(|at| &self.overlay.slots[at].value)
+    }
+
+    /// The row's value, to change it.
+    pub fn get_mut(&mut self, hash: u128) -> Option<&mut T::Value> {
+        let at = self.overlay.find(hash)?;
+        self.overlay.touch(at);
+        Some(&mut self.overlay.slots[at].value)
+    }
+
+    /// Puts a row in; one of the same hash, in whatever bucket, is replaced. Above `ROWS_MAX` the oldest bucket goes.
+    pub fn insert(&mut self, bucket: u32, hash: u128, value: T::Value) {
+        self.remove(hash);
+        while self.overlay.index.len() >= T::ROWS_MAX {
+            self.overlay.expire_first();
+        }
+        let at = self.overlay.add(bucket, hash, value, 0);
+        self.overlay.touch(at);
+    }
+
+    /// Takes a row out.
+    pub fn remove(&mut self, hash: u128) -> Option<T::Value> {
+        let at = self.overlay.find(hash)?;
+        Some(self.overlay.take(at))
+    }
+
+    /// Drops all rows of buckets below `floor`; returns their number.
+    pub fn expire_below(&mut self, floor: u32) -> u64 {
+        let mut rows = 0;
+        while self.overlay.buckets.first_key_value().is_some_and(|(&bucket, _)| bucket < floor) {
+            rows += self.overlay.expire_first().unwrap_or(0);
+        }
+        rows
+    }
+
+    /// Number of rows.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.overlay.index.len()
+    }
+
+    /// Whether there is no row.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.overlay.index.is_empty()
+    }
+}
+
+impl TableDef {
+    /// The definition of a bucket table.
+    #[must_use]
+    pub fn buckets<T: BucketTable>() -> Self {
+        Self { id: T::ID, name: T::NAME, make: || Box::new(BucketOverlay::<T>::default()) }
+    }
+}

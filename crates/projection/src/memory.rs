@@ -1,0 +1,137 @@
+//! A store in memory and a harness that applies a `Vec` of records, for the tests of statistics.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+use barrage_event::rules::RuleSet;
+use barrage_event::{EnvelopeView, Offset, Partition};
+
+use crate::overlay::{CommitSink, StateHash, TableClash, Tables};
+use crate::projection::{ApplyError, Context, Projection};
+use crate::reads::Reader;
+use crate::table::{Backing, StoreError, TableDef};
+
+/// Committed rows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MemoryStore(pub BTreeMap<Vec<u8>, Vec<u8>>);
+
+impl CommitSink for MemoryStore {
+    fn put(&mut self, row: &[u8], value: &[u8]) {
+        self.0.insert(row.to_vec(), value.to_vec());
+    }
+
+    fn delete(&mut self, row: &[u8]) {
+        self.0.remove(row);
+    }
+}
+
+impl Backing for MemoryStore {
+    fn get(&self, row: &[u8], found: &mut dyn FnMut(&[u8])) -> Result<(), StoreError> {
+        if let Some(value) = self.0.get(row) {
+            found(value);
+        }
+        Ok(())
+    }
+
+    fn scan(
+        &self,
+        prefix: &[u8],
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let rows = self.0.range(prefix.to_vec()..).take_while(|(row, _)| row.starts_with(prefix));
+        rows.into_iter().try_for_each(|(row, value)| visit(row, value))
+    }
+}
+
+impl Reader for MemoryStore {
+    fn get_row(&self, row: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.0.get(row).cloned())
+    }
+
+    fn scan_rows(
+        &self,
+        prefix: &[u8],
+        from: Option<&[u8]>,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, StoreError>,
+    ) -> Result<(), StoreError> {
+        let start = from.filter(|from| *from > prefix).unwrap_or(prefix).to_vec();
+        for (row, value) in self.0.range(start..).take_while(|(row, _)| row.starts_with(prefix)) {
+            if visit(row, value)?.is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One partition of one projection, driven by hand.
+#[derive(Debug)]
+pub struct Harness<P> {
+    projection: P,
+    tables: Tables,
+    /// What is committed.
+    pub store: MemoryStore,
+    /// The rules in force.
+    pub rules: RuleSet,
+    /// Hash of the committed state.
+    pub hash: StateHash,
+    stream_time_ms: i64,
+    offset: u64,
+}
+
+impl<P: Projection> Harness<P> {
+    /// An empty partition.
+    ///
+    /// # Errors
+    /// [`TableClash`] when two of the projection's tables have one id.
+    pub fn new(projection: P, rules: RuleSet) -> Result<Self, TableClash> {
+        let defs: Vec<TableDef> = projection.tables();
+        let tables = Tables::new(&defs)?;
+        let store = MemoryStore::default();
+        Ok(Self { projection, tables, store, rules, hash: StateHash::default(), stream_time_ms: 0, offset: 0 })
+    }
+
+    /// Applies one record.
+    ///
+    /// # Errors
+    /// What the projection returns.
+    pub fn apply(&mut self, record: &EnvelopeView<'_>) -> Result<(), ApplyError> {
+        self.stream_time_ms = self.stream_time_ms.max(record.received_at_ms);
+        let partition = Partition { topic: self.projection.topic(), index: 0 };
+        let offset = Offset(self.offset);
+        self.offset += 1;
+        let times = (self.stream_time_ms, self.stream_time_ms);
+        let mut cx = Context::new(&mut self.tables, &self.store, partition, offset, times, &self.rules);
+        self.projection.apply(&mut cx, record)
+    }
+
+    /// Commits what is applied and then keeps at most `memory_bytes` of clean rows in memory.
+    pub fn commit(&mut self, memory_bytes: usize) {
+        self.tables.commit(&|_| true, &mut self.store, &mut self.hash);
+        self.tables.evict(memory_bytes);
+    }
+
+    /// Forgets all memory, as a restart after a commit does.
+    ///
+    /// # Errors
+    /// [`StoreError`] when a committed row is damaged.
+    pub fn restart(&mut self) -> Result<(), StoreError> {
+        self.tables.discard(&self.store)
+    }
+
+    /// Stream time, ms.
+    pub fn stream_time_ms(&self) -> i64 {
+        self.stream_time_ms
+    }
+}
+
+/// The state hash of rows, computed from nothing but the rows: what the running one must equal.
+#[must_use]
+pub fn hash_of(store: &MemoryStore) -> StateHash {
+    let mut hash = StateHash::default();
+    for (row, value) in &store.0 {
+        let whole: Vec<u8> = row.iter().chain(value).copied().collect();
+        hash.change(0, crate::codec::row_hash(&whole, row.len()));
+    }
+    hash
+}

@@ -1,0 +1,104 @@
+//! Reads from one committed snapshot of a partition's store.
+
+use std::fmt;
+use std::ops::ControlFlow;
+
+use barrage_event::rules::RuleSet;
+use prost::Message as _;
+
+use crate::key::KeyCodec;
+use crate::table::{StoreError, Table};
+
+/// One committed snapshot.
+pub trait Reader {
+    /// The row's value.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] when the store fails.
+    fn get_row(&self, row: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Visits the rows that start with `prefix`, in order, from `from` on when given, until `visit` breaks.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] when the store fails; or what `visit` returns.
+    fn scan_rows(
+        &self,
+        prefix: &[u8],
+        from: Option<&[u8]>,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, StoreError>,
+    ) -> Result<(), StoreError>;
+}
+
+/// Typed reads.
+pub trait ReaderExt: Reader {
+    /// The row's value.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store fails or the row is damaged.
+    fn get<T: Table>(&self, key: &T::Key<'_>) -> Result<Option<T::Value>, StoreError> {
+        let mut row = vec![T::ID];
+        key.encode(&mut row);
+        let value = self.get_row(&row)?;
+        value.map(|bytes| decode::<T>(&bytes)).transpose()
+    }
+
+    /// Visits the rows whose keys start with the parts of `prefix`, in order.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store fails or a row is damaged.
+    fn scan<'p, T: Table>(
+        &self,
+        prefix: &impl KeyCodec<'p>,
+        visit: impl FnMut(T::Key<'_>, T::Value) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        self.scan_from::<T>(prefix, None, visit)
+    }
+
+    /// As [`Self::scan`], from the key `from` on.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store fails or a row is damaged.
+    fn scan_from<'p, T: Table>(
+        &self,
+        prefix: &impl KeyCodec<'p>,
+        from: Option<&T::Key<'_>>,
+        mut visit: impl FnMut(T::Key<'_>, T::Value) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        let mut start = vec![T::ID];
+        prefix.encode(&mut start);
+        let from = from.map(|key| {
+            let mut row = vec![T::ID];
+            key.encode(&mut row);
+            row
+        });
+        self.scan_rows(&start, from.as_deref(), &mut |row, bytes| {
+            let key = T::Key::decode(&row[1..]).map_err(|e| StoreError::damaged_key(T::NAME, &e))?;
+            Ok(visit(key, decode::<T>(bytes)?))
+        })
+    }
+}
+
+impl<R: Reader + ?Sized> ReaderExt for R {}
+
+fn decode<T: Table>(bytes: &[u8]) -> Result<T::Value, StoreError> {
+    T::Value::decode(bytes).map_err(|e| StoreError::Damaged { table: T::NAME, problem: e.to_string() })
+}
+
+/// What a read has beside its question.
+pub struct ReadContext<'r> {
+    /// The snapshot of the partition that owns the key.
+    pub reader: &'r dyn Reader,
+    /// `SdkAppid`.
+    pub app: u32,
+    /// The time asked for, ms; not beyond the stream time while the store lags, so that nothing expires for not having
+    /// been read yet.
+    pub at_ms: i64,
+    /// The rules in force in that partition.
+    pub rules: &'r RuleSet,
+}
+
+impl fmt::Debug for ReadContext<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReadContext").field("app", &self.app).field("at_ms", &self.at_ms).finish_non_exhaustive()
+    }
+}

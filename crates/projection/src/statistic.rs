@@ -1,0 +1,117 @@
+//! A statistic: its projections and its reads, tied together.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value as Json};
+
+use crate::projection::Projection;
+use crate::reads::ReadContext;
+use crate::table::StoreError;
+
+/// One room of a ranking.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RankedRoom {
+    /// `GroupId`.
+    pub room: String,
+    /// What it is ranked by; more is higher.
+    pub score: u64,
+}
+
+/// One page of a room's viewers.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ViewersPage {
+    /// The viewers, best first; each with `account` and the statistic's fields.
+    pub viewers: Vec<Map<String, Json>>,
+    /// Where the next page goes on; `None` at the end.
+    pub next: Option<String>,
+}
+
+/// Slices of time of one room: (start in ms, width in ms) to fields.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct MinutesPage {
+    /// The slices, in order of time.
+    pub slices: BTreeMap<(i64, i64), Map<String, Json>>,
+}
+
+/// A statistic. The list of statistics is the one place where the program knows of it.
+///
+/// The reads have defaults that answer nothing: a statistic implements those that it has something to say to, and the
+/// fields of all statistics are merged into one answer.
+pub trait Statistic: Send + Sync + 'static {
+    /// Name, as its crate's.
+    fn name(&self) -> &'static str;
+
+    /// Version of its state; another version in a store means that the store is rebuilt.
+    fn state_version(&self) -> u32;
+
+    /// Its projections, in the order in which they are applied.
+    fn projections(&self) -> Vec<Box<dyn Projection>>;
+
+    /// Adds this statistic's fields of a room; `false` when it knows no such room.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store fails.
+    fn room(&self, _cx: &ReadContext<'_>, _room: &str, _out: &mut Map<String, Json>) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
+    /// Adds this statistic's fields of an account; `false` when it knows no such account.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store fails.
+    fn user(&self, _cx: &ReadContext<'_>, _account: &str, _out: &mut Map<String, Json>) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
+    /// What rooms can be ranked by here: values of `sort=` of `/v1/rooms`.
+    fn room_sorts(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// Visits every room of the partition with its score.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store fails.
+    fn rank_rooms(
+        &self,
+        _cx: &ReadContext<'_>,
+        _sort: &str,
+        _visit: &mut dyn FnMut(RankedRoom),
+    ) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// What viewers can be ranked by here: values of `sort=` of `/v1/rooms/{room}/viewers`.
+    fn viewer_sorts(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// One page of a room's viewers; `after` is the `next` of the page before. `None` when `after` is not one of ours.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store fails.
+    fn viewers(
+        &self,
+        _cx: &ReadContext<'_>,
+        _room: &str,
+        _sort: &str,
+        _limit: usize,
+        _after: Option<&str>,
+    ) -> Result<Option<ViewersPage>, StoreError> {
+        Ok(Some(ViewersPage::default()))
+    }
+
+    /// Slices of time of a room that overlap [`from_ms`, `to_ms`), at most `limit` of them.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store fails.
+    fn minutes(
+        &self,
+        _cx: &ReadContext<'_>,
+        _room: &str,
+        (_from_ms, _to_ms): (i64, i64),
+        _limit: usize,
+    ) -> Result<MinutesPage, StoreError> {
+        Ok(MinutesPage::default())
+    }
+}

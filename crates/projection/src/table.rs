@@ -1,0 +1,88 @@
+//! Tables: what a statistic declares of its state.
+
+use crate::key::{KeyCodec, KeyError};
+use crate::overlay::{ErasedTable, TableOverlay};
+
+/// A value of a table: any protobuf message of the statistic's own folder under `proto/`.
+pub trait Value: prost::Message + Default + Clone + PartialEq + Send + 'static {}
+impl<T: prost::Message + Default + Clone + PartialEq + Send + 'static> Value for T {}
+
+/// A table of a partition's store. A row's bytes are `ID`, the key, and the value as protobuf.
+pub trait Table: 'static {
+    /// First byte of every row; never changed or used again for something else. Below 16: the runtime's own.
+    const ID: u8;
+    /// Name in messages and metrics.
+    const NAME: &'static str;
+    /// The key, borrowed: looking a row up allocates nothing.
+    type Key<'a>: KeyCodec<'a>;
+    /// The value.
+    type Value: Value;
+}
+
+/// What the store could not do. Never a dead letter: it stops the partition.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The key-value store failed.
+    #[error("the state store failed: {0}")]
+    Io(String),
+    /// A row is not what its table says.
+    #[error("table {table} holds a damaged row ({problem}); rebuild this partition with `barrage rebuild`")]
+    Damaged {
+        /// The table.
+        table: &'static str,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A projection asked for a table that it did not declare: a defect of the program.
+    #[error("table {0} is not declared by any projection of this partition")]
+    Undeclared(&'static str),
+}
+
+impl StoreError {
+    pub(crate) fn damaged_key(table: &'static str, error: &KeyError) -> Self {
+        Self::Damaged { table, problem: error.to_string() }
+    }
+}
+
+/// The committed rows under an overlay.
+pub trait Backing {
+    /// Hands the row's value to `found`; does not call it when there is no such row.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] when the store fails.
+    fn get(&self, row: &[u8], found: &mut dyn FnMut(&[u8])) -> Result<(), StoreError>;
+
+    /// Visits the rows that start with `prefix`, in order.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] when the store fails; or what `visit` returns.
+    fn scan(
+        &self,
+        prefix: &[u8],
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError>;
+}
+
+/// How the runtime makes a declared table's overlay.
+#[derive(Debug, Clone, Copy)]
+pub struct TableDef {
+    /// [`Table::ID`].
+    pub id: u8,
+    /// [`Table::NAME`].
+    pub name: &'static str,
+    pub(crate) make: fn() -> Box<dyn ErasedTable>,
+}
+
+impl TableDef {
+    /// The definition of a plain table.
+    #[must_use]
+    pub fn of<T: Table>() -> Self {
+        Self { id: T::ID, name: T::NAME, make: || Box::new(TableOverlay::<T>::default()) }
+    }
+
+    /// Makes an empty overlay.
+    #[must_use]
+    pub fn overlay(&self) -> Box<dyn ErasedTable> {
+        (self.make)()
+    }
+}
