@@ -1,0 +1,121 @@
+//! The runtime's own rows, ids below 16. They are part of `store_hash`, not of `state_hash`.
+//!
+//! Persisted: never change or reuse an id; retire it in place.
+
+use barrage_projection::codec::row_hash;
+use barrage_projection::{StateHash, Table, TableDef};
+use prost::Message as _;
+
+use crate::proto;
+
+/// Row of [`Meta`]: id 0 and no key.
+pub const META_ROW: &[u8] = &[0];
+
+/// First id of the statistics' tables.
+pub const FIRST_STATISTIC_TABLE: u8 = 16;
+
+/// Format of the runtime's rows; another one in a store means that the store is rebuilt.
+pub const FORMAT: u32 = 1;
+
+/// How far a store has come.
+pub type Meta = proto::StoreMeta;
+
+impl Meta {
+    /// Hash of the projections' tables, which hold no offsets: equal for equal answers.
+    #[must_use]
+    pub fn state_hash_value(&self) -> StateHash {
+        StateHash(hash_from(&self.state_hash))
+    }
+
+    /// Hash of the runtime's tables.
+    #[must_use]
+    pub fn runtime_hash_value(&self) -> StateHash {
+        StateHash(hash_from(&self.runtime_hash))
+    }
+
+    /// Hash of everything in the store, offsets included: equal for stores that read the same log to the same place.
+    #[must_use]
+    pub fn store_hash_value(&self) -> StateHash {
+        let mut bare = self.clone();
+        bare.state_hash.clear();
+        bare.runtime_hash.clear();
+        let mut row = META_ROW.to_vec();
+        bare.encode_raw(&mut row);
+        let sum = hash_from(&self.state_hash)
+            .wrapping_add(hash_from(&self.runtime_hash))
+            .wrapping_add(row_hash(&row, META_ROW.len()));
+        StateHash(sum)
+    }
+
+    /// Keeps the hashes of a commit.
+    pub fn set_hashes(&mut self, state: StateHash, runtime: StateHash) {
+        self.state_hash = state.0.to_le_bytes().to_vec();
+        self.runtime_hash = runtime.0.to_le_bytes().to_vec();
+    }
+}
+
+fn hash_from(bytes: &[u8]) -> u128 {
+    bytes.try_into().map_or(0, u128::from_le_bytes)
+}
+
+/// Identities of records by minute of `received_at`, shard and block: the duplicate window.
+#[derive(Debug)]
+pub struct IdentityBlocks;
+impl Table for IdentityBlocks {
+    const ID: u8 = 2;
+    const NAME: &'static str = "runtime.identity_blocks";
+    type Key<'a> = (u32, u8, u32);
+    type Value = proto::IdentityBlock;
+}
+
+/// What the duplicate window knows of each minute.
+#[derive(Debug)]
+pub struct IdentityMinutes;
+impl Table for IdentityMinutes {
+    const ID: u8 = 3;
+    const NAME: &'static str = "runtime.identity_minutes";
+    type Key<'a> = (u32,);
+    type Value = proto::IdentityMinute;
+}
+
+/// Idempotency keys of business events by day and shard.
+#[derive(Debug)]
+pub struct BusinessKeys;
+impl Table for BusinessKeys {
+    const ID: u8 = 4;
+    const NAME: &'static str = "runtime.business_keys";
+    type Key<'a> = (u32, u16);
+    type Value = proto::BusinessKeys;
+}
+
+/// Records that a projection could not apply, by offset and the projection's place.
+#[derive(Debug)]
+pub struct DeadLetters;
+impl Table for DeadLetters {
+    const ID: u8 = 6;
+    const NAME: &'static str = "runtime.dead_letters";
+    type Key<'a> = (u64, u8);
+    type Value = proto::DeadLetter;
+}
+
+/// The rules in force: one row.
+#[derive(Debug)]
+pub struct Rules;
+impl Table for Rules {
+    const ID: u8 = 7;
+    const NAME: &'static str = "runtime.rules";
+    type Key<'a> = (u8,);
+    type Value = proto::RulesRow;
+}
+
+/// The runtime's tables.
+#[must_use]
+pub fn tables() -> Vec<TableDef> {
+    vec![
+        TableDef::of::<IdentityBlocks>(),
+        TableDef::of::<IdentityMinutes>(),
+        TableDef::of::<BusinessKeys>(),
+        TableDef::of::<DeadLetters>(),
+        TableDef::of::<Rules>(),
+    ]
+}

@@ -1,0 +1,236 @@
+//! One partition's store: committed rows, read by the overlay and by queries, written at commits.
+
+use std::fmt;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use barrage_projection::{Backing, CommitSink, Reader, StoreError};
+use prost::Message as _;
+use rocksdb::{DB, DBPinnableSlice, Direction, IteratorMode, ReadOptions, WriteBatch, WriteOptions};
+
+use crate::env::StateEnv;
+use crate::runtime::{META_ROW, Meta};
+use crate::StateError;
+
+/// An open store.
+pub struct Store {
+    db: DB,
+    dir: PathBuf,
+    wal: bool,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("dir", &self.dir).finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// Opens the store in `dir`, making it when there is none.
+    ///
+    /// # Errors
+    /// [`StateError::Rocks`] when it cannot be opened, for one because another process has it open.
+    pub fn open(env: &StateEnv, dir: &Path) -> Result<Self, StateError> {
+        std::fs::create_dir_all(dir)
+            .map_err(|source| StateError::File { path: dir.display().to_string(), source })?;
+        let db = DB::open(&env.db_options(), dir)
+            .map_err(|source| StateError::Rocks { dir: dir.display().to_string(), source })?;
+        Ok(Self { db, dir: dir.to_owned(), wal: env.options().wal })
+    }
+
+    /// Opens the store in `dir` without changing it; another process may have it open.
+    ///
+    /// # Errors
+    /// [`StateError::Rocks`] when there is none or it cannot be read.
+    pub fn open_read_only(dir: &Path) -> Result<Self, StateError> {
+        let db = DB::open_for_read_only(&rocksdb::Options::default(), dir, false)
+            .map_err(|source| StateError::Rocks { dir: dir.display().to_string(), source })?;
+        Ok(Self { db, dir: dir.to_owned(), wal: true })
+    }
+
+    /// Its directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The committed [`Meta`]; `None` in a new store.
+    ///
+    /// # Errors
+    /// [`StateError`] when it cannot be read.
+    pub fn meta(&self) -> Result<Option<Meta>, StateError> {
+        let bytes = self.db.get(META_ROW).map_err(|source| self.rocks(source))?;
+        bytes.map(|bytes| self.decode_meta(&bytes)).transpose()
+    }
+
+    fn decode_meta(&self, bytes: &[u8]) -> Result<Meta, StateError> {
+        Meta::decode(bytes).map_err(|e| StateError::Damaged {
+            dir: self.dir.display().to_string(),
+            problem: format!("its first row cannot be read: {e}"),
+        })
+    }
+
+    fn rocks(&self, source: rocksdb::Error) -> StateError {
+        StateError::Rocks { dir: self.dir.display().to_string(), source }
+    }
+
+    /// Writes the changes and the meta row in one batch: both or neither are there after a crash.
+    ///
+    /// # Errors
+    /// [`StateError::Rocks`] when the write fails; the partition has to stop.
+    pub fn commit(&self, changes: &mut Changes, meta: &Meta) -> Result<(), StateError> {
+        changes.batch.put(META_ROW, meta.encode_to_vec());
+        let mut options = WriteOptions::default();
+        options.disable_wal(!self.wal);
+        let result = self.db.write_opt(std::mem::take(&mut changes.batch), &options);
+        changes.rows = 0;
+        result.map_err(|source| self.rocks(source))
+    }
+
+    /// Writes everything in memory to files.
+    ///
+    /// # Errors
+    /// [`StateError::Rocks`] when that fails.
+    pub fn flush(&self) -> Result<(), StateError> {
+        self.db.flush().map_err(|source| self.rocks(source))
+    }
+
+    /// Calls `f` with one committed snapshot.
+    ///
+    /// # Errors
+    /// [`StateError`] when the snapshot's meta row cannot be read.
+    pub fn read<R>(&self, f: impl FnOnce(&Snapshot<'_>) -> R) -> Result<R, StateError> {
+        let snapshot = self.db.snapshot();
+        let bytes = snapshot.get(META_ROW).map_err(|source| self.rocks(source))?;
+        let meta = bytes.map(|bytes| self.decode_meta(&bytes)).transpose()?.unwrap_or_default();
+        Ok(f(&Snapshot { snapshot, meta }))
+    }
+
+    /// Bytes of the store's files, about.
+    #[must_use]
+    pub fn disk_bytes(&self) -> u64 {
+        self.db.property_int_value("rocksdb.total-sst-files-size").ok().flatten().unwrap_or(0)
+    }
+}
+
+fn io(error: &rocksdb::Error) -> StoreError {
+    StoreError::Io(error.to_string())
+}
+
+impl Backing for Store {
+    fn get(&self, row: &[u8], found: &mut dyn FnMut(&[u8])) -> Result<(), StoreError> {
+        let value: Option<DBPinnableSlice<'_>> = self.db.get_pinned(row).map_err(|e| io(&e))?;
+        if let Some(value) = value {
+            found(&value);
+        }
+        Ok(())
+    }
+
+    fn scan(
+        &self,
+        prefix: &[u8],
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let mode = IteratorMode::From(prefix, Direction::Forward);
+        walk(self.db.iterator_opt(mode, scan_options(prefix)), &mut |row, value| {
+            visit(row, value).map(|()| ControlFlow::Continue(()))
+        })
+    }
+}
+
+/// Keeps an iterator inside a prefix.
+fn scan_options(prefix: &[u8]) -> ReadOptions {
+    let mut options = ReadOptions::default();
+    options.set_iterate_range(rocksdb::PrefixRange(prefix));
+    options.set_total_order_seek(true);
+    options
+}
+
+fn walk(
+    rows: impl Iterator<Item = Result<(Box<[u8]>, Box<[u8]>), rocksdb::Error>>,
+    visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, StoreError>,
+) -> Result<(), StoreError> {
+    for row in rows {
+        let (row, value) = row.map_err(|e| io(&e))?;
+        if visit(&row, &value)?.is_break() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// The rows of a commit.
+#[derive(Default)]
+pub struct Changes {
+    batch: WriteBatch,
+    rows: usize,
+}
+
+impl fmt::Debug for Changes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Changes").field("rows", &self.rows).finish_non_exhaustive()
+    }
+}
+
+impl Changes {
+    /// Rows written or deleted so far.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Bytes of the batch.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.batch.size_in_bytes()
+    }
+}
+
+impl CommitSink for Changes {
+    fn put(&mut self, row: &[u8], value: &[u8]) {
+        self.batch.put(row, value);
+        self.rows += 1;
+    }
+
+    fn delete(&mut self, row: &[u8]) {
+        self.batch.delete(row);
+        self.rows += 1;
+    }
+}
+
+/// One committed state of a store, for reads.
+pub struct Snapshot<'s> {
+    snapshot: rocksdb::Snapshot<'s>,
+    meta: Meta,
+}
+
+impl fmt::Debug for Snapshot<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Snapshot").field("meta", &self.meta).finish_non_exhaustive()
+    }
+}
+
+impl Snapshot<'_> {
+    /// How far the store had come.
+    #[must_use]
+    pub fn meta(&self) -> &Meta {
+        &self.meta
+    }
+}
+
+impl Reader for Snapshot<'_> {
+    fn get_row(&self, row: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.snapshot.get(row).map_err(|e| io(&e))
+    }
+
+    fn scan_rows(
+        &self,
+        prefix: &[u8],
+        from: Option<&[u8]>,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, StoreError>,
+    ) -> Result<(), StoreError> {
+        let start = from.filter(|from| *from > prefix).unwrap_or(prefix);
+        let mode = IteratorMode::From(start, Direction::Forward);
+        walk(self.snapshot.iterator_opt(mode, scan_options(prefix)), visit)
+    }
+}
