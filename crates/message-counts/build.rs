@@ -1,0 +1,17 @@
+//! Generates the messages of this statistic's tables and answers.
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed=../../proto/barrage/message_counts/v1");
+    let files = protox::compile(
+        ["barrage/message_counts/v1/state.proto", "barrage/message_counts/v1/query.proto"],
+        ["../../proto"],
+    )?;
+    let mut config = prost_build::Config::new();
+    // Answers list types in one order, always.
+    config.btree_map(["."]);
+    for answer in ["RoomMessages", "SenderMessages"] {
+        config.type_attribute(format!("barrage.message_counts.v1.{answer}"), "#[derive(serde::Serialize)]");
+    }
+    config.compile_fds(files)?;
+    Ok(())
+}

@@ -1,0 +1,56 @@
+//! The tables. Ids 16 to 23 are this statistic's.
+
+use barrage_projection::{BucketTable, Table};
+
+use crate::proto;
+
+macro_rules! table {
+    ($(#[$doc:meta])* $name:ident, $id:literal, $text:literal, $key:ty, $value:ty) => {
+        $(#[$doc])*
+        #[derive(Debug)]
+        pub struct $name;
+        impl Table for $name {
+            const ID: u8 = $id;
+            const NAME: &'static str = $text;
+            type Key<'a> = $key;
+            type Value = $value;
+        }
+    };
+}
+
+table!(
+    /// Rooms: app, `GroupId`.
+    Rooms, 16, "message_counts.rooms", (u32, &'a str), proto::Room
+);
+table!(
+    /// Minutes of rooms: app, `GroupId`, minute since the epoch.
+    Minutes, 17, "message_counts.minutes", (u32, &'a str, u32), proto::Slice
+);
+table!(
+    /// Hours of rooms: app, `GroupId`, hour since the epoch.
+    Hours, 18, "message_counts.hours", (u32, &'a str, u32), proto::Slice
+);
+table!(
+    /// Days of rooms: app, `GroupId`, day since the epoch (UTC).
+    Days, 19, "message_counts.days", (u32, &'a str, u32), proto::Slice
+);
+table!(
+    /// Senders in rooms: app, `GroupId`, account.
+    RoomSenders, 20, "message_counts.room_senders", (u32, &'a str, &'a str), proto::Sender
+);
+table!(
+    /// Senders over all rooms: app, account.
+    Senders, 22, "message_counts.senders", (u32, &'a str), proto::Sender
+);
+
+/// Messages whose other callback may still come, by minute of `received_at`.
+#[derive(Debug)]
+pub struct PendingMessages;
+impl BucketTable for PendingMessages {
+    const ID: u8 = 21;
+    const NAME: &'static str = "message_counts.pending";
+    // About 40 MB of memory. Only a deployment without before-callbacks comes near it, and there nothing is lost by
+    // forgetting early: what is unattempted stays so.
+    const ROWS_MAX: usize = 400_000;
+    type Value = proto::Pending;
+}
