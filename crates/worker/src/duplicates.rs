@@ -1,0 +1,258 @@
+//! The duplicate window: which callbacks came before, as part of the state.
+//!
+//! Identities lie in blocks of 32 by minute of `received_at` and shard, in order of arrival, so that a block is full
+//! after the same records however commits fall, and a commit rewrites only the last block of a shard. Nearly every
+//! record is new: a Bloom filter per minute, in memory alone, says so without a look at the blocks.
+
+use std::collections::BTreeMap;
+
+use barrage_event::identity::Identity;
+use barrage_event::rules::RuleSet;
+use barrage_projection::{Backing, StoreError, Tables};
+use barrage_state::runtime::{BusinessKeys, IdentityBlocks, IdentityMinutes};
+use barrage_state::Meta;
+use prost::Message as _;
+
+use crate::bloom::BloomChain;
+
+const IDENTITY_BYTES: usize = 16;
+const BLOCK_IDENTITIES: u32 = 32;
+const SHARDS: usize = 256;
+/// Filters kept; a lookup asks about twenty minutes at most, other minutes are read in again when asked for.
+const FILTERS_MAX: usize = 64;
+const MINUTE_MS: i64 = 60_000;
+const DAY_MS: i64 = 86_400_000;
+/// Shards of a day's business keys.
+const BUSINESS_SHARDS: u16 = 1024;
+const BUSINESS_KEY_BYTES: usize = 32;
+
+/// The window of one partition. What it holds itself is made from the rows and can be dropped at any time.
+#[derive(Debug, Default)]
+pub(crate) struct DuplicateWindow {
+    /// The log's timestamp of each minute's last record.
+    minutes: BTreeMap<u32, i64>,
+    filters: BTreeMap<u32, BloomChain>,
+    /// No minute goes before the log's time has reached this.
+    next_expiry_ms: i64,
+}
+
+/// What the business keys say of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BusinessKey {
+    New,
+    Same,
+    OtherContent,
+}
+
+fn minute_of(time_ms: i64) -> u32 {
+    u32::try_from(time_ms.max(0) / MINUTE_MS).unwrap_or(u32::MAX)
+}
+
+fn shard_of(identity: u128) -> u8 {
+    // The top byte: the filters use the low half.
+    identity.to_be_bytes()[0]
+}
+
+impl DuplicateWindow {
+    /// Reads in which minutes there are; called after opening and after changes were discarded.
+    pub(crate) fn load(backing: &dyn Backing) -> Result<Self, StoreError> {
+        let mut window = Self::default();
+        backing.scan(&[<IdentityMinutes as barrage_projection::Table>::ID], &mut |row, value| {
+            let damaged = |problem: String| StoreError::Damaged { table: "runtime.identity_minutes", problem };
+            let minute = row.get(1..5).and_then(|b| b.try_into().ok()).map(u32::from_be_bytes);
+            let minute = minute.ok_or_else(|| damaged("a key is too short".to_owned()))?;
+            let value =
+                barrage_state::proto::IdentityMinute::decode(value).map_err(|e| damaged(e.to_string()))?;
+            window.minutes.insert(minute, value.last_log_time);
+            Ok(())
+        })?;
+        Ok(window)
+    }
+
+    /// Whether the record came before inside the window; if not, it is remembered.
+    pub(crate) fn seen(
+        &mut self,
+        identity: Identity,
+        received_at_ms: i64,
+        log_time_ms: i64,
+        rules: &RuleSet,
+        tables: &mut Tables,
+        backing: &dyn Backing,
+    ) -> Result<bool, StoreError> {
+        let reach_ms = i64::try_from(rules.windows.duplicates_lookup_ms).unwrap_or(i64::MAX);
+        let first = minute_of(received_at_ms.saturating_sub(reach_ms));
+        let last = minute_of(received_at_ms.saturating_add(reach_ms));
+        let id = identity.0;
+        let shard = shard_of(id);
+        let mut candidates = Vec::new();
+        for &minute in self.minutes.range(first..=last).map(|(minute, _)| minute) {
+            let filter = match self.filters.entry(minute) {
+                std::collections::btree_map::Entry::Occupied(filter) => filter.into_mut(),
+                std::collections::btree_map::Entry::Vacant(free) => free.insert(read_filter(minute, tables, backing)?),
+            };
+            if filter.contains(id) {
+                candidates.push(minute);
+            }
+        }
+        for minute in candidates {
+            let count = shard_count(minute, shard, tables, backing)?;
+            for block in 0..count.div_ceil(BLOCK_IDENTITIES) {
+                let mut blocks = tables.table::<IdentityBlocks>(backing)?;
+                let Some(block) = blocks.get(&(minute, shard, block))? else { continue };
+                if block.identities.chunks_exact(IDENTITY_BYTES).any(|known| known == id.to_le_bytes()) {
+                    return Ok(true);
+                }
+            }
+        }
+        self.remember(id, minute_of(received_at_ms), log_time_ms, tables, backing)?;
+        Ok(false)
+    }
+
+    fn remember(
+        &mut self,
+        id: u128,
+        minute: u32,
+        log_time_ms: i64,
+        tables: &mut Tables,
+        backing: &dyn Backing,
+    ) -> Result<(), StoreError> {
+        let shard = shard_of(id);
+        let row = tables.table::<IdentityMinutes>(backing)?.entry(&(minute,))?;
+        if row.counts.is_empty() {
+            row.counts.resize(SHARDS, 0);
+        }
+        row.last_log_time = row.last_log_time.max(log_time_ms);
+        let count = &mut row.counts[usize::from(shard)];
+        let at = *count;
+        *count += 1;
+        let key = (minute, shard, at / BLOCK_IDENTITIES);
+        let blocks = tables.table::<IdentityBlocks>(backing)?;
+        let block = if at % BLOCK_IDENTITIES == 0 { blocks.entry_known_new(&key) } else { blocks.entry(&key)? };
+        block.identities.extend_from_slice(&id.to_le_bytes());
+        let last = self.minutes.entry(minute).or_insert(log_time_ms);
+        *last = (*last).max(log_time_ms);
+        self.filters.entry(minute).or_default().insert(id);
+        if self.filters.len() > FILTERS_MAX {
+            // The oldest minute that is not the one just used.
+            if let Some(&oldest) = self.filters.keys().find(|&&m| m != minute) {
+                self.filters.remove(&oldest);
+            }
+        }
+        Ok(())
+    }
+
+    /// Drops minutes whose last record is older than the rules keep, by the log's time.
+    pub(crate) fn expire(
+        &mut self,
+        log_time_ms: i64,
+        rules: &RuleSet,
+        tables: &mut Tables,
+        backing: &dyn Backing,
+    ) -> Result<(), StoreError> {
+        if log_time_ms < self.next_expiry_ms {
+            return Ok(());
+        }
+        let keep_ms = i64::try_from(rules.windows.duplicates_keep_ms).unwrap_or(i64::MAX);
+        let over: Vec<u32> = self
+            .minutes
+            .iter()
+            .filter(|&(_, &last)| last.saturating_add(keep_ms) < log_time_ms)
+            .map(|(&minute, _)| minute)
+            .collect();
+        for minute in over {
+            let row = tables.table::<IdentityMinutes>(backing)?.remove(&(minute,))?;
+            let counts = row.map(|row| row.counts).unwrap_or_default();
+            for (shard, count) in (0..=u8::MAX).zip(counts) {
+                for block in 0..count.div_ceil(BLOCK_IDENTITIES) {
+                    tables.table::<IdentityBlocks>(backing)?.remove(&(minute, shard, block))?;
+                }
+            }
+            self.minutes.remove(&minute);
+            self.filters.remove(&minute);
+        }
+        // A minute that is added later is younger than every one here, so it cannot be due before this. One more
+        // millisecond, because a minute goes when its time is over, not at it.
+        let oldest = self.minutes.values().min().copied().unwrap_or(log_time_ms);
+        self.next_expiry_ms = oldest.saturating_add(keep_ms).saturating_add(1);
+        Ok(())
+    }
+
+    /// The rules changed: what is due has to be looked at again.
+    pub(crate) fn rules_changed(&mut self) {
+        self.next_expiry_ms = 0;
+    }
+
+    /// Memory of the filters, bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.filters.values().map(BloomChain::bytes).sum()
+    }
+}
+
+fn shard_count(minute: u32, shard: u8, tables: &mut Tables, backing: &dyn Backing) -> Result<u32, StoreError> {
+    let mut minutes = tables.table::<IdentityMinutes>(backing)?;
+    let row = minutes.get(&(minute,))?;
+    Ok(row.and_then(|row| row.counts.get(usize::from(shard)).copied()).unwrap_or(0))
+}
+
+fn read_filter(minute: u32, tables: &mut Tables, backing: &dyn Backing) -> Result<BloomChain, StoreError> {
+    let mut filter = BloomChain::default();
+    let counts = tables.table::<IdentityMinutes>(backing)?.get(&(minute,))?.map(|row| row.counts.clone());
+    for (shard, count) in (0..=u8::MAX).zip(counts.unwrap_or_default()) {
+        for block in 0..count.div_ceil(BLOCK_IDENTITIES) {
+            let mut blocks = tables.table::<IdentityBlocks>(backing)?;
+            let Some(block) = blocks.get(&(minute, shard, block))? else { continue };
+            for known in block.identities.chunks_exact(IDENTITY_BYTES) {
+                filter.insert(known.try_into().map_or(0, u128::from_le_bytes));
+            }
+        }
+    }
+    Ok(filter)
+}
+
+fn day_of(time_ms: i64) -> u32 {
+    u32::try_from(time_ms.max(0) / DAY_MS).unwrap_or(u32::MAX)
+}
+
+/// Looks a business event up among those of the days that the rules keep; remembers it when it is new.
+pub(crate) fn business_key(
+    (identity, content): (Identity, u128),
+    log_time_ms: i64,
+    rules: &RuleSet,
+    meta: &mut Meta,
+    tables: &mut Tables,
+    backing: &dyn Backing,
+) -> Result<BusinessKey, StoreError> {
+    let today = day_of(log_time_ms);
+    let keep_days = u32::try_from(rules.windows.business_keep_ms.div_ceil(DAY_MS.unsigned_abs())).unwrap_or(u32::MAX);
+    let floor = today.saturating_sub(keep_days);
+    let (over, kept): (Vec<u32>, Vec<u32>) = meta.business_days.iter().partition(|&&day| day < floor);
+    if !over.is_empty() {
+        for day in over {
+            for shard in 0..BUSINESS_SHARDS {
+                tables.table::<BusinessKeys>(backing)?.remove(&(day, shard))?;
+            }
+        }
+        meta.business_days = kept;
+    }
+    let id = identity.0.to_le_bytes();
+    // The remainder is below 1024.
+    let shard = u16::try_from(identity.0 % u128::from(BUSINESS_SHARDS)).unwrap_or(0);
+    for &day in &meta.business_days {
+        let mut keys = tables.table::<BusinessKeys>(backing)?;
+        let Some(row) = keys.get(&(day, shard))? else { continue };
+        for known in row.keys.chunks_exact(BUSINESS_KEY_BYTES) {
+            if known[..IDENTITY_BYTES] == id {
+                let same = known[IDENTITY_BYTES..] == content.to_le_bytes();
+                return Ok(if same { BusinessKey::Same } else { BusinessKey::OtherContent });
+            }
+        }
+    }
+    if !meta.business_days.contains(&today) {
+        meta.business_days.push(today);
+        meta.business_days.sort_unstable();
+    }
+    let row = tables.table::<BusinessKeys>(backing)?.entry(&(today, shard))?;
+    row.keys.extend_from_slice(&id);
+    row.keys.extend_from_slice(&content.to_le_bytes());
+    Ok(BusinessKey::New)
+}
