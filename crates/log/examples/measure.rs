@@ -4,6 +4,12 @@
 //! size into a file that was reserved in the same way; reads from memory and from files; opening with a million
 //! records. Ratios of one run count; absolute numbers are the machine's.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "measurements are far from the limits of their types"
+)]
+
 use std::fs::File;
 use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt as _;

@@ -1,5 +1,7 @@
 //! The embedded log does what every log must do: with its defaults, and with sizes so small that everything happens.
 
+#![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
+
 use std::sync::Arc;
 
 use barrage_log::{EmbeddedLog, EmbeddedOptions, EventLog, Metrics};
@@ -28,6 +30,7 @@ mod tiny {
             tail_bytes_max: 2_000,
             chunk_cache_bytes_max: 3_000,
             chunk_bytes: 256,
+            zero_ahead: true,
             ..EmbeddedOptions::default()
         }
     }

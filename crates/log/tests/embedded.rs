@@ -1,5 +1,7 @@
 //! The embedded log's own behaviour: durability, failure, limits, locks, metrics.
 
+#![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
+
 mod common;
 
 use std::ops::ControlFlow;

@@ -1,5 +1,7 @@
 //! kill -9 of a real process that appends: what it was told to be durable is there, batches are whole, order holds.
 
+#![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
+
 use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::ops::ControlFlow;

@@ -1,5 +1,7 @@
 //! What a crash or a bad disk leaves behind: a torn tail is cut, damage is refused and left alone.
 
+#![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
+
 mod common;
 
 use std::fs;
@@ -9,7 +11,7 @@ use std::path::Path;
 use barrage_event::Offset;
 use barrage_log::conformance::{append, read_all};
 use barrage_log::{Corruption, EventLog, OpenError, ReadError};
-use common::{ROOM, USER, append_groups, assert_holds, copy, frames, open, options, scratch, segment, segments};
+use common::{ROOM, USER, append_groups, assert_holds, copy, crash, frames, open, options, scratch, segment, segments};
 use proptest::prelude::*;
 
 /// Puts `bytes` in place of segment 0 of a copy of the log, opens it, and checks that it holds `expected` and goes on.
@@ -55,7 +57,7 @@ fn small_log(dir: &Path) -> (Vec<u8>, Vec<Vec<u8>>) {
     ];
     let log = open(dir, &options()).unwrap();
     append_groups(&log, &groups);
-    drop(log);
+    crash(log);
     let mut bytes = fs::read(segment(dir, 0)).unwrap();
     bytes.truncate(frames(&bytes).last().unwrap().bytes.end);
     (bytes, groups.concat())
@@ -109,6 +111,23 @@ fn a_change_at_any_byte_before_the_last_group_is_refused() {
 }
 
 #[test]
+fn damage_to_the_last_group_of_a_log_that_was_closed_is_refused() {
+    let dir = scratch();
+    let (bytes, records) = small_log(dir.path());
+    // Opened and closed, it has the note of how far it was written.
+    drop(open(dir.path(), &options()).unwrap());
+    let frames = frames(&bytes);
+    let last = frames.last().unwrap().bytes.clone();
+    for at in last.clone() {
+        let mut changed = bytes.clone();
+        changed[at] ^= 0x41;
+        assert_refused(dir.path(), &changed, last.start, &format!("changed at {at}"));
+        assert_refused(dir.path(), &bytes[..at], last.start, &format!("cut at {at}"));
+    }
+    assert_recovers(dir.path(), &bytes, &records, "without damage");
+}
+
+#[test]
 fn what_somebody_sends_is_never_taken_for_a_frame_of_the_log() {
     let dir = scratch();
     let (bytes, mut records) = small_log(dir.path());
@@ -120,12 +139,14 @@ fn what_somebody_sends_is_never_taken_for_a_frame_of_the_log() {
             group.push([vec![0; shift], bytes.clone(), b"\xf7BLF".repeat(200)].concat());
         }
         append_groups(&log, std::slice::from_ref(&group));
+        crash(log);
         records.extend(group);
     }
     let mut torn = fs::read(segment(dir.path(), 0)).unwrap();
     let (first, others) = segments(dir.path()).split_first().map(|(first, others)| (*first, others.to_vec())).unwrap();
     assert!(first == 0 && !others.is_empty(), "what gathered fills the segment");
     others.into_iter().for_each(|number| fs::remove_file(segment(dir.path(), number)).unwrap());
+    fs::remove_file(segment(dir.path(), 0).with_extension("index")).unwrap();
     let frames = frames(&torn);
     let last = frames.iter().rposition(|frame| frame.group != frames.last().unwrap().group).unwrap() + 1;
     torn[frames[last].bytes.start] ^= 1;
@@ -147,8 +168,8 @@ proptest! {
         append_groups(&log, &groups);
         let path = segment(dir.path(), 0);
         let durable = frames(&fs::read(&path).unwrap()).len();
-        append_groups(&log, &[last.clone()]);
-        drop(log);
+        append_groups(&log, std::slice::from_ref(&last));
+        crash(log);
         prop_assume!(segments(dir.path()) == [0]);
 
         // The last call wrote one group of one frame and, where there were more, another one of the rest. Of the
@@ -220,7 +241,7 @@ fn an_index_that_is_missing_or_wrong_is_made_again() {
     let mut changed = good[1].clone();
     changed[70] ^= 1;
     fs::write(index(1), changed).unwrap();
-    fs::copy(index(0 + 3), index(2)).unwrap();
+    fs::copy(index(3), index(2)).unwrap();
     assert_holds(&open(dir.path(), &options()).unwrap(), &records);
     for (number, good) in (0..).zip(good) {
         assert_eq!(fs::read(index(number)).unwrap(), good, "the index of segment {number} is the same again");

@@ -10,3 +10,4 @@ mod identity;
 mod oracle;
 mod routes;
 mod rules;
+mod wire;

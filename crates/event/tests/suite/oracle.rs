@@ -136,7 +136,6 @@ fn texts() -> impl Strategy<Value = Vec<String>> {
     vec(text(), 0..4)
 }
 
-/// Several texts at once.
 fn t<const N: usize>() -> impl Strategy<Value = [String; N]> {
     vec(text(), N).prop_map(|texts| texts.try_into().expect("of that length"))
 }
@@ -482,4 +481,20 @@ fn a_record_that_is_none_gives_a_typed_error() {
     ] {
         assert_eq!(EnvelopeView::decode(&bytes).err(), Some(error), "{bytes:02x?}");
     }
+}
+
+#[test]
+fn the_bytes_of_a_record_and_its_identity_never_change() {
+    let body = r#"{"CallbackCommand":"Group.CallbackAfterSendMsg","GroupId":"r","From_Account":"a","Random":7,"MsgId":"m","MsgSeq":1,"MsgTime":1772366399,"MsgBody":[{"MsgType":"TIMTextElem","MsgContent":{"Text":"hi"}}],"EventTime":1772366399500}"#;
+    let callback = decode(body);
+    let bytes = &records(&callback, &stamp())[1];
+    let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+    assert_eq!(
+        hex,
+        "0a100102030405060708090a0b0c0d0e0f1010819cc99b051a1a47726f75702e43616c6c6261636b4166746572\
+         53656e644d7367208c9094caca3328809494caca3331010000000000edfe500358016801720161b2011e0a0172\
+         1a0161280732016d380140bfd490cd0648018201060a040a0268693829"
+    );
+    let identity = barrage_event::identity::identity(&EnvelopeView::decode(bytes).unwrap()).unwrap();
+    assert_eq!(format!("{:032x}", identity.0), "f8d7c62d37ccda8eb5cf375eb5f51a3b");
 }

@@ -12,6 +12,9 @@ use crate::error::ReadError;
 /// grows; every length of it is a piece of its own.
 pub(crate) type Key = (u64, u32, u32);
 
+/// Most buffers that are kept for later.
+const FREE_MAX: usize = 2;
+
 /// Least recently used pieces go first.
 #[derive(Debug)]
 pub(crate) struct ChunkCache {
@@ -24,7 +27,12 @@ struct Slots {
     /// Few and looked up once a piece, so a list is faster than a map.
     list: Vec<Slot>,
     clock: u64,
+    /// Buffers of pieces that are gone, for the next ones: fresh memory costs more than reading into it.
+    free: Vec<Vec<u8>>,
 }
+
+/// A piece, set when it has been read; none when it could not be.
+type Shared = Arc<OnceLock<Option<Arc<Chunk>>>>;
 
 #[derive(Debug)]
 struct Slot {
@@ -32,7 +40,7 @@ struct Slot {
     used: u64,
     /// Weighs its bytes in the file from the start, so that many pieces under way stay inside the bound too.
     bytes: usize,
-    chunk: Arc<OnceLock<Option<Arc<Chunk>>>>,
+    chunk: Shared,
 }
 
 impl ChunkCache {
@@ -40,18 +48,18 @@ impl ChunkCache {
         Self { slots: Mutex::default(), bytes_max }
     }
 
-    /// The piece `key`, loaded by `load` if it is not there. The flag tells whether it was.
+    /// The piece `key`, read by `load` into the buffer it is given, if it is not there. The flag tells whether it was.
     pub(crate) fn get(
         &self,
         key: Key,
-        load: impl FnOnce() -> Result<Chunk, ReadError>,
+        load: impl FnOnce(Vec<u8>) -> Result<Chunk, ReadError>,
     ) -> Result<(Arc<Chunk>, bool), ReadError> {
         let shared = self.slot(key);
         let mut load = Some(load);
         let mut failure = None;
         let chunk = shared.get_or_init(|| {
             let load = load.take()?;
-            load().map_err(|error| failure = Some(error)).ok().map(Arc::new)
+            load(self.buffer()).map_err(|error| failure = Some(error)).ok().map(Arc::new)
         });
         if let Some(chunk) = chunk {
             if load.is_none() {
@@ -63,12 +71,16 @@ impl ChunkCache {
         self.forget(key, &shared);
         match (failure, load) {
             (Some(error), _) => Err(error),
-            (None, Some(load)) => load().map(|chunk| (Arc::new(chunk), false)),
+            (None, Some(load)) => load(self.buffer()).map(|chunk| (Arc::new(chunk), false)),
             (None, None) => unreachable!("a load that was taken gave a chunk or an error"),
         }
     }
 
-    fn slot(&self, key: Key) -> Arc<OnceLock<Option<Arc<Chunk>>>> {
+    fn buffer(&self) -> Vec<u8> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner).free.pop().unwrap_or_default()
+    }
+
+    fn slot(&self, key: Key) -> Shared {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         slots.clock += 1;
         let used = slots.clock;
@@ -90,7 +102,7 @@ impl ChunkCache {
         slots.shrink(self.bytes_max);
     }
 
-    fn forget(&self, key: Key, chunk: &Arc<OnceLock<Option<Arc<Chunk>>>>) {
+    fn forget(&self, key: Key, chunk: &Shared) {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         slots.list.retain(|slot| slot.key != key || !Arc::ptr_eq(&slot.chunk, chunk));
     }
@@ -101,7 +113,12 @@ impl Slots {
         while self.list.iter().map(|slot| slot.bytes).sum::<usize>() > bytes_max {
             let oldest = self.list.iter().enumerate().min_by_key(|(_, slot)| slot.used).map(|(index, _)| index);
             let Some(oldest) = oldest else { return };
-            self.list.swap_remove(oldest);
+            let chunk = Arc::into_inner(self.list.swap_remove(oldest).chunk).and_then(OnceLock::into_inner).flatten();
+            if let Some(chunk) = chunk.and_then(Arc::into_inner)
+                && self.free.len() < FREE_MAX
+            {
+                self.free.push(chunk.into_bytes());
+            }
         }
     }
 }

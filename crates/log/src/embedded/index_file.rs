@@ -1,6 +1,7 @@
 //! Index of a sealed segment, kept beside it so that opening a log does not read it.
 //!
-//! A cache: when it is missing or wrong it is made again from the segment. Little-endian:
+//! A cache: when it is missing or wrong it is made again from the segment. The last segment has one while the log is
+//! closed: it tells how far the segment must be intact. Little-endian:
 //!
 //! ```text
 //!  0  magic      8   "BARRIDX1"

@@ -6,7 +6,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, PoisonError};
 
 use crate::embedded::format::{Seed, SegmentHeader};
@@ -244,6 +244,13 @@ fn open_last(
     let file = File::options().read(true).write(true).open(&path).map_err(OpenError::io("open", &path))?;
     let scan = scan_segment(&file, meta, header, options.chunk_bytes).map_err(OpenError::io("read", &path))?;
     let end = u64::from(scan.summary.index.end);
+    // A log that was closed left an index of its last segment; one that crashed did not, since opening removes it. One
+    // that comes back with a crash of the machine is older than what is there.
+    let closed = Summary::read(&path, meta.uuid, header.number, meta.shape).ok();
+    if let Some(closed_end) = closed.map(|closed| closed.index.end).filter(|&closed| u64::from(closed) > end) {
+        let reason = format!("when the log was closed it was intact up to byte {closed_end}");
+        return Err(Corruption::new(&path, end, reason).into());
+    }
     match scan.stop {
         Stop::Clean => {}
         Stop::Damaged(reason) => return Err(Corruption::new(&path, end, reason).into()),
@@ -255,6 +262,11 @@ fn open_last(
             );
             file.set_len(end).map_err(OpenError::io("cut", &path))?;
         }
+    }
+    match fs::remove_file(segment::index_path(&path)) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(OpenError::io("remove", &segment::index_path(&path))(error)),
     }
     let start = scan.group_start.filter(|&start| start != header_bytes(meta.shape)).map_or(0, u64::from);
     rewrite(&file, start, end).map_err(OpenError::io("write", &path))?;
@@ -284,10 +296,22 @@ fn rewrite(file: &File, start: u64, end: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Path, index and group of a segment that is full, for its index file.
+/// Cuts a full segment to its length and writes its index.
 pub(crate) fn seal(segment: &Segment, uuid: u128, next: &[u64], group: u64, timestamp_ms: i64) -> io::Result<()> {
+    let end = segment.index.read().unwrap_or_else(PoisonError::into_inner).end;
+    File::options().write(true).open(&segment.path)?.set_len(end.into())?;
+    write_index(segment, uuid, next, group, timestamp_ms)
+}
+
+/// Writes the index of a segment: of a full one, or of the last one when the log is closed, where it tells the next
+/// opening how far the segment must be intact.
+pub(crate) fn write_index(
+    segment: &Segment,
+    uuid: u128,
+    next: &[u64],
+    group: u64,
+    timestamp_ms: i64,
+) -> io::Result<()> {
     let index: Index = segment.index.read().unwrap_or_else(PoisonError::into_inner).clone();
-    let path: &PathBuf = &segment.path;
-    File::options().write(true).open(path)?.set_len(index.end.into())?;
-    Summary { index, next: next.into(), group, timestamp_ms }.write(path, uuid, segment.number)
+    Summary { index, next: next.into(), group, timestamp_ms }.write(&segment.path, uuid, segment.number)
 }

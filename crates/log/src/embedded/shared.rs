@@ -21,6 +21,9 @@ use crate::event_log::Record;
 use crate::metrics::Metrics;
 use crate::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX, RECORD_BYTES_MAX};
 
+/// Pieces differ by a frame in length; with this room to spare a buffer serves the next one too.
+const SLACK: usize = 64 << 10;
+
 /// What was appended and not yet taken by the writer.
 #[derive(Debug)]
 pub(crate) struct Pending {
@@ -261,9 +264,13 @@ impl Shared {
 
     fn load(&self, segment: &Segment, piece: &Piece) -> Result<Arc<Chunk>, ReadError> {
         let key = (segment.number, piece.start, piece.end);
-        let (chunk, hit) = self.cache.get(key, || {
+        let (chunk, hit) = self.cache.get(key, |mut bytes| {
             let file = std::fs::File::open(&segment.path).map_err(ReadError::io("open", &segment.path))?;
-            let mut bytes = vec![0; (piece.end - piece.start) as usize];
+            let length = (piece.end - piece.start) as usize;
+            if bytes.capacity() < length {
+                bytes = vec![0; length.next_multiple_of(SLACK)];
+            }
+            bytes.resize(length, 0);
             file.read_exact_at(&mut bytes, piece.start.into()).map_err(ReadError::io("read", &segment.path))?;
             chunk::check(bytes, piece.start, segment.seed, self.meta.shape, &piece.first)
                 .map_err(|(position, reason)| Corruption::new(&segment.path, position, reason).into())

@@ -14,7 +14,7 @@ use crate::embedded::chunk::ChunkBuilder;
 use crate::embedded::format::{SegmentHeader, Stamp, built_length, seal_frame, u32_at};
 use crate::embedded::housekeeper::Housekeeper;
 use crate::embedded::now_ms;
-use crate::embedded::recover::Recovered;
+use crate::embedded::recover::{Recovered, write_index};
 use crate::embedded::segment::{self, Index, Segment, header_bytes};
 use crate::embedded::shared::Shared;
 
@@ -89,6 +89,14 @@ impl Writer {
             }
             self.shared.pending().in_flight_bytes = 0;
             completer.complete(Ok(Positions::new()));
+        }
+        let (uuid, next) = (self.shared.meta.uuid, self.builder.next());
+        if let Err(error) = write_index(&self.segment, uuid, next, self.group, self.timestamp_ms) {
+            tracing::warn!(
+                file = %self.segment.path.display(), %error,
+                "cannot note how far the last segment was written; the next start cannot tell damage at its end from a \
+                 write that was not finished"
+            );
         }
     }
 
