@@ -85,13 +85,10 @@ fn message(envelope: &EnvelopeView<'_>, message: &Message<'_>) -> Option<Identit
         key.text(message.group_id).text(message.from_account).text(message.msg_id);
         return key.finish();
     }
-    // Before delivery there is neither MsgTime nor MsgSeq, and Random alone may come again. The callback's own time,
-    // which a retry keeps, tells two messages apart there.
+    // Before delivery there is neither MsgTime nor MsgSeq. The callback's own time, which a retry keeps, tells two
+    // messages apart there; without it the platform's own rule holds, that a sender's Random does not come again within
+    // minutes.
     let random = message.random?;
-    let distinct = message.msg_time_s.is_some() || message.msg_seq.is_some() || envelope.has_event_time;
-    if !distinct {
-        return None;
-    }
     let mut key = Key::new(Basis::MessageFields, envelope);
     key.text(message.group_id).text(message.from_account).number(u64::from(random));
     key.optional(message.msg_time_s.map(i64::cast_unsigned)).optional(message.msg_seq);

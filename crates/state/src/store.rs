@@ -141,7 +141,9 @@ impl Backing for Store {
 /// Keeps an iterator inside a prefix.
 fn scan_options(prefix: &[u8]) -> ReadOptions {
     let mut options = ReadOptions::default();
-    options.set_iterate_range(rocksdb::PrefixRange(prefix));
+    if !prefix.is_empty() {
+        options.set_iterate_range(rocksdb::PrefixRange(prefix));
+    }
     options.set_total_order_seek(true);
     options
 }

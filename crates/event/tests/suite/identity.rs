@@ -85,7 +85,7 @@ fn without_a_time_of_their_own_only_messages_and_business_events_have_an_identit
     for (body, expected) in [
         (MESSAGE, true),
         (OLD_MESSAGE, true),
-        (EXCEPTION, false),
+        (EXCEPTION, true),
         (JOIN, false),
         (STATE, false),
         (LOGIN, false),
