@@ -1,0 +1,318 @@
+//! Applying rules: a version is appended to every partition of both topics, and only when all have it is it activated
+//! at ingest.
+//!
+//! The journal is written before the first append, so a crash in between is repaired at the next start under the same
+//! version: the record is appended again wherever it may be missing. A partition that gets it twice ignores the
+//! second, because its version is not above the one it has.
+//!
+//! All functions block, on the disk and on the log: call them on a thread that may.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use barrage_event::rules::{Compiled, RuleError, RuleSet, RulesError, limits};
+use barrage_event::{Partition, Position, Route, Stamp, Topic, business};
+use barrage_log::{Ack, AppendBatch, AppendError};
+
+use crate::appender::Appender;
+use crate::clock::Clock;
+use crate::journal::{Files, Journal, JournalError, RulesVersion, Status};
+use crate::metrics::Metrics;
+use crate::rules_handle::RulesHandle;
+
+/// Longest name of who applies rules, bytes.
+pub const APPLIED_BY_BYTES_MAX: usize = 256;
+
+/// Who applies the rules of the configuration file.
+const CONFIGURATION: &str = "configuration";
+
+/// Why rules were not applied.
+#[derive(Debug, thiserror::Error)]
+pub enum DistributeError {
+    /// The text is no rule set.
+    #[error("the rules cannot be read: {0}")]
+    Unreadable(#[from] RulesError),
+    /// Fields hold values that cannot work.
+    #[error("the rules are not valid: {}", join(.0))]
+    Invalid(Vec<RuleError>),
+    /// With every field named, the rule set is longer than a record may be.
+    #[error("the rules have {bytes} bytes with every field named, the limit is {}", limits::TOML_BYTES_MAX)]
+    TooLong {
+        /// Their length.
+        bytes: usize,
+    },
+    /// The name of who applies them is too long.
+    #[error("the name of who applies the rules has {bytes} bytes, the limit is {APPLIED_BY_BYTES_MAX}")]
+    NameTooLong {
+        /// Its length.
+        bytes: usize,
+    },
+    /// The log did not take them. The version stays pending and is finished by the next attempt or start.
+    #[error("version {version} of the rules is not in all partitions yet, and the one before stays active: {source}")]
+    Append {
+        /// The version.
+        version: u32,
+        /// What the log says.
+        source: AppendError,
+    },
+    /// There are no more versions.
+    #[error("the rules have had {} versions; no further one can be numbered", u32::MAX)]
+    OutOfVersions,
+    /// A file of the rules cannot be read or written.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+}
+
+fn join(errors: &[RuleError]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+/// What applying rules came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Applied {
+    /// The version that is active now.
+    pub version: u32,
+    /// Where it stands in the log, one position a partition: a read that is given one as `at_least` sees its effect.
+    pub positions: Vec<String>,
+    /// Whether it is new: `false` when the same rules were active already.
+    pub changed: bool,
+}
+
+/// The rules of one log: which are active, how to apply others, and which there were.
+#[derive(Debug)]
+pub struct Rules {
+    files: Files,
+    appender: Arc<Appender>,
+    handle: RulesHandle,
+    metrics: Metrics,
+    clock: Arc<dyn Clock>,
+    /// One distribution at a time. Holds what is on disk.
+    journal: Mutex<Journal>,
+    active: RwLock<Arc<RulesVersion>>,
+}
+
+/// Checks a rule set without applying it.
+///
+/// # Errors
+/// [`DistributeError::Unreadable`], [`DistributeError::Invalid`] or [`DistributeError::TooLong`], as
+/// [`Rules::apply`] would answer.
+pub fn validate(toml: &str) -> Result<RuleSet, DistributeError> {
+    let rules = RuleSet::from_toml(toml)?;
+    canonical(&rules)?;
+    Ok(rules)
+}
+
+/// The rule set with every field named: what a later version of Barrage ships as default must not change it.
+fn canonical(rules: &RuleSet) -> Result<String, DistributeError> {
+    rules.validate().map_err(DistributeError::Invalid)?;
+    let toml = rules.to_toml();
+    if toml.len() > limits::TOML_BYTES_MAX {
+        return Err(DistributeError::TooLong { bytes: toml.len() });
+    }
+    Ok(toml)
+}
+
+impl Rules {
+    /// Brings the rules of a log up to date: finishes a distribution that a crash cut short, and applies `configured`,
+    /// the `[rules]` of the configuration file, when they are not those that the last start saw. On a new log they, or
+    /// the shipped ones, become version 1.
+    ///
+    /// `held` tells the version that a partition's store has, if it is known: such a partition is passed over when it
+    /// has the version already, and no version below one that is held is ever given.
+    ///
+    /// # Errors
+    /// A [`DistributeError`]; the server must not serve then.
+    pub fn start(
+        data_dir: &Path,
+        appender: Arc<Appender>,
+        configured: Option<&RuleSet>,
+        held: &dyn Fn(Partition) -> Option<u32>,
+        metrics: Metrics,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, DistributeError> {
+        let files = Files::new(data_dir)?;
+        let configured = configured.map(canonical).transpose()?;
+        let uuid = appender.log().uuid();
+        let found = files.read_journal()?;
+        let held_max = appender.all_partitions().into_iter().filter_map(held).max().unwrap_or_default();
+        let now_ms = clock.now_ms();
+        let draft = |after: u32, toml: String, by: &str| {
+            let version = after.max(held_max).checked_add(1).ok_or(DistributeError::OutOfVersions)?;
+            Ok::<_, DistributeError>(RulesVersion {
+                version,
+                applied_at_ms: now_ms,
+                applied_by: by.to_owned(),
+                toml,
+                positions: Vec::new(),
+            })
+        };
+        let journal = match found {
+            // The log is another one, or its stores know a later version than the journal: all of it is to be said anew.
+            Some(old) if old.log_uuid != format!("{uuid:032x}") || old.rules.version < held_max => {
+                let rules = draft(old.rules.version, old.rules.toml, &old.rules.applied_by)?;
+                Journal::new(uuid, old.configured, rules)
+            }
+            Some(journal) => journal,
+            None => {
+                let toml = configured.clone().map_or_else(|| canonical(&RuleSet::default()), Ok)?;
+                Journal::new(uuid, configured.clone(), draft(0, toml, CONFIGURATION)?)
+            }
+        };
+        let rules = Self {
+            files,
+            appender,
+            handle: RulesHandle::default(),
+            metrics,
+            clock,
+            active: RwLock::new(Arc::new(journal.rules.clone())),
+            journal: Mutex::new(journal),
+        };
+        let mut journal = rules.journal.lock().unwrap_or_else(PoisonError::into_inner);
+        if journal.status == Status::Pending {
+            rules.files.write_journal(&journal)?;
+            rules.distribute(&mut journal, held)?;
+        } else {
+            rules.activate(&journal.rules)?;
+        }
+        if configured.is_some() && configured != journal.configured {
+            rules.apply_configured(&mut journal, configured)?;
+        }
+        drop(journal);
+        Ok(rules)
+    }
+
+    /// A handle on the active rules, for ingest.
+    #[must_use]
+    pub fn handle(&self) -> RulesHandle {
+        self.handle.clone()
+    }
+
+    /// The active version.
+    #[must_use]
+    pub fn current(&self) -> Arc<RulesVersion> {
+        Arc::clone(&self.active.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Every version there was, oldest first.
+    ///
+    /// # Errors
+    /// [`DistributeError::Journal`] when the files cannot be read.
+    pub fn history(&self) -> Result<Vec<RulesVersion>, DistributeError> {
+        Ok(self.files.read_history()?)
+    }
+
+    /// Applies a rule set, and returns when every partition has it and ingest uses it. Fields that the text does not
+    /// name are as shipped. The rules that are active already stay what they are, under their version.
+    ///
+    /// # Errors
+    /// A [`DistributeError`]; the rules that were active stay so. After [`DistributeError::Append`] the version may
+    /// stand in some partitions; the next call finishes it before it begins its own.
+    pub fn apply(&self, toml: &str, applied_by: &str) -> Result<Applied, DistributeError> {
+        let rules = validate(toml)?;
+        if applied_by.len() > APPLIED_BY_BYTES_MAX {
+            return Err(DistributeError::NameTooLong { bytes: applied_by.len() });
+        }
+        let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
+        if journal.status == Status::Pending {
+            self.distribute(&mut journal, &|_| None)?;
+        }
+        self.apply_next(&mut journal, rules.to_toml(), applied_by)
+    }
+
+    fn apply_configured(&self, journal: &mut Journal, configured: Option<String>) -> Result<(), DistributeError> {
+        let toml = configured.clone().unwrap_or_default();
+        let mut next = journal.clone();
+        next.configured = configured;
+        if next.rules.toml == toml {
+            // Applied by a command before: only remembered.
+            self.files.write_journal(&next)?;
+            *journal = next;
+            return Ok(());
+        }
+        *journal = next;
+        self.apply_next(journal, toml, CONFIGURATION).map(|_| ())
+    }
+
+    fn apply_next(&self, journal: &mut Journal, toml: String, applied_by: &str) -> Result<Applied, DistributeError> {
+        // Both are written by the same code, so equal rules are equal texts.
+        let changed = toml != journal.rules.toml;
+        if changed {
+            let rules = RulesVersion {
+                version: journal.rules.version.checked_add(1).ok_or(DistributeError::OutOfVersions)?,
+                applied_at_ms: self.clock.now_ms(),
+                applied_by: applied_by.to_owned(),
+                toml,
+                positions: Vec::new(),
+            };
+            let mut next = journal.clone();
+            next.status = Status::Pending;
+            next.rules = rules;
+            // Until this is on disk nothing has happened.
+            self.files.write_journal(&next)?;
+            *journal = next;
+            self.distribute(journal, &|_| None)?;
+        }
+        Ok(Applied { version: journal.rules.version, positions: journal.rules.positions.clone(), changed })
+    }
+
+    /// Brings the journal's version, which is on disk, into every partition that may lack it, and activates it.
+    fn distribute(
+        &self,
+        journal: &mut Journal,
+        held: &dyn Fn(Partition) -> Option<u32>,
+    ) -> Result<(), DistributeError> {
+        let version = journal.rules.version;
+        let lacking = |partition: &Partition| held(*partition).is_none_or(|held| held < version);
+        let partitions: Vec<_> = self.appender.all_partitions().into_iter().filter(lacking).collect();
+        let failed = |source| DistributeError::Append { version, source };
+        let acks = self.append(&journal.rules, &partitions).map_err(failed)?;
+        let mut positions = Vec::with_capacity(acks.len());
+        for ack in acks {
+            positions.extend(ack.wait().map_err(failed)?.iter().map(Position::to_string));
+        }
+        let mut done = journal.clone();
+        done.rules.positions = positions;
+        done.status = Status::Active;
+        self.files.write_history(&done.rules)?;
+        self.files.write_journal(&done)?;
+        *journal = done;
+        self.activate(&journal.rules)
+    }
+
+    /// Appends a version to these partitions, each by itself: all of them together may be larger than one append of
+    /// the log.
+    fn append(&self, rules: &RulesVersion, partitions: &[Partition]) -> Result<Vec<Ack>, AppendError> {
+        let event = business::rules_applied(rules.version, &rules.toml, &rules.applied_by);
+        let stamp = Stamp {
+            id: self.appender.next_id(),
+            app: 0,
+            // Rules have no time of receipt: they must not move stream time past a recording that is replayed in its
+            // own time.
+            received_at_ms: 0,
+            incarnation: self.appender.incarnation(),
+            rules_version: rules.version,
+            verdict: None,
+        };
+        let mut record = AppendBatch::new();
+        let mut acks = Vec::with_capacity(partitions.len());
+        for partition in partitions {
+            let route = match partition.topic {
+                Topic::Room => Route::room(""),
+                Topic::User => Route::user(""),
+            };
+            record.clear();
+            record.push(*partition, |buf| event.encode(&stamp, &route, true, buf));
+            acks.push(self.appender.append(&record)?);
+        }
+        Ok(acks)
+    }
+
+    /// Uses a version that every partition has.
+    fn activate(&self, rules: &RulesVersion) -> Result<(), DistributeError> {
+        let set = RuleSet::from_toml(&rules.toml)?;
+        self.handle.activate(Compiled::new(&set, rules.version).map_err(DistributeError::Invalid)?);
+        *self.active.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules.clone());
+        self.metrics.rules_version(rules.version);
+        Ok(())
+    }
+}
