@@ -29,9 +29,7 @@ pub mod proto {
     include!(concat!(env!("OUT_DIR"), "/barrage.message_counts.v1.rs"));
 }
 
-use barrage_projection::{
-    MinutesPage, Projection, RankedRoom, ReadContext, Statistic, StoreError, ViewersPage,
-};
+use barrage_projection::{MinutesPage, Projection, RankedRoom, ReadContext, Statistic, StoreError, ViewersPage};
 use serde_json::{Map, Value as Json};
 
 pub use projection::{RoomMessageCounts, SenderMessageCounts};

@@ -5,9 +5,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::ops::ControlFlow;
 
 use barrage_event::MessageKind;
-use barrage_projection::{
-    MinutesPage, RankedRoom, ReadContext, ReaderExt as _, StoreError, Table, ViewersPage,
-};
+use barrage_projection::{MinutesPage, RankedRoom, ReadContext, ReaderExt as _, StoreError, Table, ViewersPage};
 use serde::Serialize;
 use serde_json::{Map, Value as Json};
 

@@ -175,8 +175,7 @@ fn model(messages: &[Message], arrivals: &[Callback], at_ms: i64) -> Model {
     for (index, message) in messages.iter().enumerate() {
         // Whether the second callback still found the first: by the minute of its receipt, against the newest time of
         // receipt seen when it came.
-        let own: Vec<(usize, &Callback)> =
-            arrivals.iter().enumerate().filter(|(_, c)| c.message == index).collect();
+        let own: Vec<(usize, &Callback)> = arrivals.iter().enumerate().filter(|(_, c)| c.message == index).collect();
         let joined = own.len() == 2 && {
             let stream = arrivals[..=own[1].0].iter().map(|c| c.received_ms).max().unwrap_or(0);
             own[0].1.received_ms / 60_000 >= (stream - LATE_MS) / 60_000

@@ -199,11 +199,10 @@ impl<T: BucketTable> ErasedTable for BucketOverlay<T> {
         let mut whole = Vec::new();
         backing.scan(&[T::ID], &mut |row, bytes| {
             let key = row.get(1..).ok_or(KeyError("too short"));
-            let (bucket, hash) = key
-                .and_then(<(u32, u128)>::decode)
-                .map_err(|e| StoreError::damaged_key(T::NAME, &e))?;
-            let value = T::Value::decode(bytes)
-                .map_err(|e| StoreError::Damaged { table: T::NAME, problem: e.to_string() })?;
+            let (bucket, hash) =
+                key.and_then(<(u32, u128)>::decode).map_err(|e| StoreError::damaged_key(T::NAME, &e))?;
+            let value =
+                T::Value::decode(bytes).map_err(|e| StoreError::Damaged { table: T::NAME, problem: e.to_string() })?;
             whole.clear();
             whole.extend_from_slice(row);
             whole.extend_from_slice(bytes);

@@ -401,8 +401,10 @@ impl Tables {
     /// # Errors
     /// [`StoreError::Undeclared`] when no projection declared it.
     pub fn table<'c, T: Table>(&'c mut self, backing: &'c dyn Backing) -> Result<TableRef<'c, T>, StoreError> {
-        let overlay =
-            self.any(T::ID).and_then(|any| any.downcast_mut::<TableOverlay<T>>()).ok_or(StoreError::Undeclared(T::NAME))?;
+        let overlay = self
+            .any(T::ID)
+            .and_then(|any| any.downcast_mut::<TableOverlay<T>>())
+            .ok_or(StoreError::Undeclared(T::NAME))?;
         Ok(TableRef { overlay, backing })
     }
 

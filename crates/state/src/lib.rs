@@ -35,7 +35,9 @@ pub enum StateError {
         source: std::io::Error,
     },
     /// The store holds what it should not.
-    #[error("the state store in {dir} is damaged ({problem}); stop the server, remove that directory and start again: the state is made anew from the log")]
+    #[error(
+        "the state store in {dir} is damaged ({problem}); stop the server, remove that directory and start again: the state is made anew from the log"
+    )]
     Damaged {
         /// Its directory.
         dir: String,

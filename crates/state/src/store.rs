@@ -8,9 +8,9 @@ use barrage_projection::{Backing, CommitSink, Reader, StoreError};
 use prost::Message as _;
 use rocksdb::{DB, DBPinnableSlice, Direction, IteratorMode, ReadOptions, WriteBatch, WriteOptions};
 
+use crate::StateError;
 use crate::env::StateEnv;
 use crate::runtime::{META_ROW, Meta};
-use crate::StateError;
 
 /// An open store.
 pub struct Store {
@@ -31,8 +31,7 @@ impl Store {
     /// # Errors
     /// [`StateError::Rocks`] when it cannot be opened, for one because another process has it open.
     pub fn open(env: &StateEnv, dir: &Path) -> Result<Self, StateError> {
-        std::fs::create_dir_all(dir)
-            .map_err(|source| StateError::File { path: dir.display().to_string(), source })?;
+        std::fs::create_dir_all(dir).map_err(|source| StateError::File { path: dir.display().to_string(), source })?;
         let db = DB::open(&env.db_options(), dir)
             .map_err(|source| StateError::Rocks { dir: dir.display().to_string(), source })?;
         Ok(Self { db, dir: dir.to_owned(), wal: env.options().wal })

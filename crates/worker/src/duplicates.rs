@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use barrage_event::identity::Identity;
 use barrage_event::rules::RuleSet;
 use barrage_projection::{Backing, StoreError, Tables};
-use barrage_state::runtime::{BusinessKeys, IdentityBlocks, IdentityMinutes};
 use barrage_state::Meta;
+use barrage_state::runtime::{BusinessKeys, IdentityBlocks, IdentityMinutes};
 use prost::Message as _;
 
 use crate::bloom::BloomChain;
@@ -61,8 +61,7 @@ impl DuplicateWindow {
             let damaged = |problem: String| StoreError::Damaged { table: "runtime.identity_minutes", problem };
             let minute = row.get(1..5).and_then(|b| b.try_into().ok()).map(u32::from_be_bytes);
             let minute = minute.ok_or_else(|| damaged("a key is too short".to_owned()))?;
-            let value =
-                barrage_state::proto::IdentityMinute::decode(value).map_err(|e| damaged(e.to_string()))?;
+            let value = barrage_state::proto::IdentityMinute::decode(value).map_err(|e| damaged(e.to_string()))?;
             window.minutes.insert(minute, value.last_log_time);
             Ok(())
         })?;

@@ -39,7 +39,9 @@ pub enum Stop {
     #[error(transparent)]
     Read(#[from] ReadError),
     /// The store was made from another log.
-    #[error("the state of {partition} was made from log {state}, this is log {log}: point --data-dir at the log it belongs to, or remove the directory {dir} to make the state anew from this log")]
+    #[error(
+        "the state of {partition} was made from log {state}, this is log {log}: point --data-dir at the log it belongs to, or remove the directory {dir} to make the state anew from this log"
+    )]
     OtherLog {
         /// The partition.
         partition: Partition,
@@ -51,7 +53,9 @@ pub enum Stop {
         dir: String,
     },
     /// The log no longer holds the record that the store saw last.
-    #[error("the log of {partition} {problem}: it was truncated or made anew. If that is meant, remove the directory {dir} to make the state anew from this log; else put the log back")]
+    #[error(
+        "the log of {partition} {problem}: it was truncated or made anew. If that is meant, remove the directory {dir} to make the state anew from this log; else put the log back"
+    )]
     LogChanged {
         /// The partition.
         partition: Partition,
@@ -190,10 +194,8 @@ impl Engine {
         let row = self.tables.table::<Rules>(backing)?.get(&(0,))?.cloned();
         self.rules = Arc::new(match row {
             None => RuleSet::default(),
-            Some(row) => parse_rules(&row.rules_toml).map_err(|problem| StoreError::Damaged {
-                table: "runtime.rules",
-                problem,
-            })?,
+            Some(row) => parse_rules(&row.rules_toml)
+                .map_err(|problem| StoreError::Damaged { table: "runtime.rules", problem })?,
         });
         Ok(())
     }
@@ -201,11 +203,8 @@ impl Engine {
     /// The record before the next one has to be the one that the store saw.
     fn check_log(&self, log: &dyn EventLog, dir: &Path) -> Result<(), Stop> {
         let Some(last) = self.meta.next_offset.checked_sub(1) else { return Ok(()) };
-        let changed = |problem: String| Stop::LogChanged {
-            partition: self.partition,
-            problem,
-            dir: dir.display().to_string(),
-        };
+        let changed =
+            |problem: String| Stop::LogChanged { partition: self.partition, problem, dir: dir.display().to_string() };
         let end = log.end(self.partition);
         if end.0 <= last {
             return Err(changed(format!("ends at offset {end}, but the state has seen offset {last}")));

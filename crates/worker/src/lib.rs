@@ -14,6 +14,4 @@ mod stores;
 
 pub use engine::{Applied, DEAD_LETTERS_MAX, Engine, Fitness, Stop};
 pub use pool::{Worker, WorkerError, WorkerOptions};
-pub use stores::{
-    DeadLetterRow, PartitionStatus, Phase, RebuildError, RebuildStatus, Snapshot, Stores, Unavailable,
-};
+pub use stores::{DeadLetterRow, PartitionStatus, Phase, RebuildError, RebuildStatus, Snapshot, Stores, Unavailable};

@@ -82,14 +82,9 @@ impl Metrics {
     /// Makes every label value appear with 0, so that the first failure is seen by a rate.
     pub(crate) fn start(&self, partition: Partition) {
         let labels = PartitionLabels::from(partition);
-        for family in [
-            &self.read,
-            &self.applied,
-            &self.duplicates,
-            &self.resent,
-            &self.dead_lettered,
-            &self.sequence_gaps,
-        ] {
+        for family in
+            [&self.read, &self.applied, &self.duplicates, &self.resent, &self.dead_lettered, &self.sequence_gaps]
+        {
             let _ = family.get_or_create(&labels);
         }
         self.lag.get_or_create(&labels).set(0);

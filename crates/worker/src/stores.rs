@@ -183,9 +183,7 @@ impl Shared {
         let store = self.store.read().unwrap_or_else(PoisonError::into_inner).clone();
         store.ok_or_else(|| {
             self.with_status(|status| match &status.phase {
-                Phase::Stopped { error } => {
-                    Unavailable::Stopped { partition: self.partition, error: error.clone() }
-                }
+                Phase::Stopped { error } => Unavailable::Stopped { partition: self.partition, error: error.clone() },
                 Phase::Starting | Phase::Live => Unavailable::Starting(self.partition),
             })
         })

@@ -336,7 +336,10 @@ fn a_log_that_is_not_the_one_the_state_saw_is_refused_with_what_to_do() {
 
     // The same log, shorter than what the state saw; and with other records at that place.
     for records in [&records[..4], &records[4..]] {
-        let fake = Arc::new(Renamed { inner: open_log(&dir.path().join(format!("short-{}", records.len()))), uuid: log.uuid() });
+        let fake = Arc::new(Renamed {
+            inner: open_log(&dir.path().join(format!("short-{}", records.len()))),
+            uuid: log.uuid(),
+        });
         append(fake.as_ref(), ROOM, records);
         if records.len() == 6 {
             append(fake.as_ref(), ROOM, &records[..4]);

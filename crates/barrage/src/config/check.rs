@@ -1,0 +1,55 @@
+//! Whether the values make sense: every section's own ranges, and what they mean together.
+
+use barrage_ingest::check_exposure;
+use barrage_log::OpenError;
+
+use super::{Config, Problem, Sources};
+
+/// Everything that is wrong, each with where it came from.
+pub(super) fn problems(config: &Config, sources: &Sources) -> Vec<Problem> {
+    let mut found: Vec<(String, String)> = Vec::new();
+    if let Err(error) = config.log.check() {
+        found.push(match error {
+            OpenError::Option { option, value, reason } => (format!("log.{option}"), format!("is {value}: {reason}")),
+            error => ("log".to_owned(), error.to_string()),
+        });
+    }
+    if let Err(error) = config.ingest.check() {
+        found.push((format!("ingest.{}", error.option), error.reason));
+    }
+    found.extend(config.worker.problems().into_iter().map(|(key, reason)| (format!("worker.{key}"), reason)));
+    for (section, checked) in [("query", config.query.check()), ("admin", config.admin.check())] {
+        if let Err(error) = checked {
+            found.push((format!("{section}.{}", error.option), error.to_string()));
+        }
+    }
+    if let Err(reason) = crate::logging::check(&config.diagnostics.filter) {
+        found.push(("diagnostics.filter".to_owned(), reason));
+    }
+    if config.data_dir.as_os_str().is_empty() {
+        found.push(("data_dir".to_owned(), "is empty: name a directory".to_owned()));
+    }
+    listen_problems(config, &mut found);
+    if let Some(rules) = &config.rules
+        && let Err(mistakes) = rules.validate()
+    {
+        found.extend(mistakes.into_iter().map(|m| (format!("rules.{}", m.field), m.problem)));
+    }
+    found.into_iter().map(|(key, message)| Problem { origin: sources.origin(&key), key, message }).collect()
+}
+
+fn listen_problems(config: &Config, found: &mut Vec<(String, String)>) {
+    let listen = &config.listen;
+    let all = [("listen.callback", listen.callback), ("listen.query", listen.query), ("listen.admin", listen.admin)];
+    for (i, (key, addr)) in all.iter().enumerate() {
+        if addr.port() != 0
+            && let Some((other, _)) = all[..i].iter().find(|(_, other)| other == addr)
+        {
+            found.push(((*key).to_owned(), format!("{addr} is {other} already")));
+        }
+        let (token, apps) = (config.ingest.has_token(), config.ingest.has_allow_list());
+        if let Err(error) = check_exposure(*addr, token, apps) {
+            found.push(((*key).to_owned(), error.to_string()));
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! The configuration: what may be set, and whether it makes sense.
+//!
+//! Each section is the `Options` struct of the component that it concerns; this module only puts them together.
+//! `load` reads file, environment and flags, `locate` finds the line of a key.
+
+mod check;
+mod load;
+mod locate;
+mod problem;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use barrage_event::rules::RuleSet;
+use barrage_ingest::IngestOptions;
+use barrage_log::EmbeddedOptions;
+use barrage_query::{AdminOptions, QueryOptions};
+use barrage_state::StateOptions;
+use serde::Deserialize;
+
+use crate::cli::LogFormat;
+
+pub use load::{Loaded, Sources, load};
+pub use problem::{Origin, Problem, Problems};
+
+/// Everything that an operator may set.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Directory of the log, the numbers and the API key. Default `data`, in the working directory.
+    pub data_dir: PathBuf,
+    /// Addresses.
+    pub listen: ListenOptions,
+    /// The embedded log.
+    pub log: EmbeddedOptions,
+    /// Callbacks and business events.
+    pub ingest: IngestOptions,
+    /// The partition workers.
+    pub worker: WorkerSection,
+    /// Reads.
+    pub query: QueryOptions,
+    /// Metrics and health.
+    pub admin: AdminOptions,
+    /// Log lines.
+    pub diagnostics: DiagnosticsOptions,
+    /// Rules, applied as an event at start when they differ from those in force. Absent: those in force stay.
+    pub rules: Option<RuleSet>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data_dir: PathBuf::from("data"),
+            listen: ListenOptions::default(),
+            log: EmbeddedOptions::default(),
+            ingest: IngestOptions::default(),
+            worker: WorkerSection::default(),
+            query: QueryOptions::default(),
+            admin: AdminOptions::default(),
+            diagnostics: DiagnosticsOptions::default(),
+            rules: None,
+        }
+    }
+}
+
+/// Addresses of the servers. Port 0 takes a free one; the banner and the ready file say which.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ListenOptions {
+    /// Callbacks and business events. Default 127.0.0.1:8080.
+    pub callback: SocketAddr,
+    /// Reads and commands. Default 127.0.0.1:8081.
+    pub query: SocketAddr,
+    /// Metrics and health. Default 127.0.0.1:8083.
+    pub admin: SocketAddr,
+}
+
+impl Default for ListenOptions {
+    fn default() -> Self {
+        let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        Self { callback: local(8080), query: local(8081), admin: local(8083) }
+    }
+}
+
+/// What may be set of the partition workers.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WorkerSection {
+    /// Threads that apply records, 0 to 64; 0 takes one a core. Default 0. More than there are partitions are of no use.
+    pub threads: usize,
+    /// Longest time between two commits, in ms, 1 to 10,000. Default 100. Reads see committed numbers only, so this is
+    /// how old they may be.
+    pub commit_interval_ms: u64,
+    /// Memory for rows in use of all partitions together, in bytes, 1 MiB to 1 TiB. Default 134,217,728 (128 MiB). A row
+    /// in it is touched without a read of the store.
+    pub overlay_bytes: usize,
+    /// Memory for the stores' block cache and write buffers of all partitions together, in bytes, 8 MiB to 1 TiB.
+    /// Default 201,326,592 (192 MiB).
+    pub cache_bytes: usize,
+    /// Whether commits go through the stores' write-ahead log. Default true: it costs a few percent and spares a restart
+    /// the reading of the log's tail.
+    pub wal: bool,
+    /// Background threads that write the stores' files, 1 to 64. Default 2.
+    pub background_threads: u8,
+}
+
+impl Default for WorkerSection {
+    fn default() -> Self {
+        let state = StateOptions::default();
+        Self {
+            threads: 0,
+            commit_interval_ms: 100,
+            overlay_bytes: 128 << 20,
+            cache_bytes: state.memory_bytes,
+            wal: state.wal,
+            background_threads: 2,
+        }
+    }
+}
+
+impl WorkerSection {
+    /// The stores' part of it.
+    pub(crate) fn state_options(&self) -> StateOptions {
+        StateOptions {
+            memory_bytes: self.cache_bytes,
+            wal: self.wal,
+            background_threads: self.background_threads.into(),
+        }
+    }
+
+    /// Everything that is out of range: key and what is wrong.
+    pub(crate) fn problems(&self) -> Vec<(&'static str, String)> {
+        const MIB: u64 = 1 << 20;
+        let bytes = |value: usize| u64::try_from(value).unwrap_or(u64::MAX);
+        let ranges = [
+            ("threads", bytes(self.threads), 0, 64),
+            ("commit_interval_ms", self.commit_interval_ms, 1, 10_000),
+            ("overlay_bytes", bytes(self.overlay_bytes), MIB, 1 << 40),
+            ("cache_bytes", bytes(self.cache_bytes), 8 * MIB, 1 << 40),
+            ("background_threads", self.background_threads.into(), 1, 64),
+        ];
+        ranges
+            .into_iter()
+            .filter(|(_, value, min, max)| !(min..=max).contains(&value))
+            .map(|(key, value, min, max)| (key, format!("it must be {min} to {max}, not {value}")))
+            .collect()
+    }
+}
+
+/// Log lines on standard error.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DiagnosticsOptions {
+    /// `text` for people or `json`, one object a line. Default `text`.
+    pub format: LogFormat,
+    /// Which lines, as in `info` or `barrage_ingest=debug,info`. Default `info`.
+    pub filter: String,
+}
+
+impl Default for DiagnosticsOptions {
+    fn default() -> Self {
+        Self { format: LogFormat::default(), filter: "info".to_owned() }
+    }
+}

@@ -1,0 +1,8 @@
+//! The list of statistics. A new one is its crate, its folder under `proto/`, and its line here.
+
+use barrage_projection::Statistic;
+
+/// Every statistic, in the order in which their projections are applied.
+pub(crate) fn statistics() -> Vec<Box<dyn Statistic>> {
+    vec![Box::new(barrage_message_counts::MessageCounts)]
+}

@@ -1,0 +1,183 @@
+//! Callbacks over HTTP: the share of bare hyper that durable ingest reaches, and its latency at half load.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use barrage_replay::load::{ClosedLoop, LoadReport, OpenLoop, closed_loop, open_loop};
+use tokio::runtime::Runtime;
+
+use crate::clock::now_ms;
+use crate::disk::fdatasync_times;
+use crate::percentiles::{ms, percentile};
+use crate::report::{Aim, Report};
+use crate::server::{Kind, Server};
+use crate::traffic::{Crowd, Traffic, requests};
+
+/// Rounds of A B A B.
+const ROUNDS: usize = 2;
+
+/// Most callbacks per second that requests are prepared for. A server that is faster ends its round early.
+const RATE_MAX: usize = 60_000;
+
+/// What is measured beside what.
+const SIDES: [(Kind, &str); 3] =
+    [(Kind::BareHyper, "bare hyper"), (Kind::Ingest, "ingest alone"), (Kind::Whole, "with projections")];
+
+/// Sums of one side's rounds.
+#[derive(Debug, Default)]
+struct Side {
+    rates: Vec<f64>,
+    p50_ms: Vec<f64>,
+    p99_ms: Vec<f64>,
+    requests: u64,
+    server: Duration,
+    generator: Duration,
+    threads: Vec<(String, Duration)>,
+}
+
+impl Side {
+    fn add(&mut self, load: &LoadReport, threads: Vec<(String, Duration)>) {
+        self.rates.push(load.rate());
+        self.p50_ms.push(load.latency_us.value_at_quantile(0.5) as f64 / 1e3);
+        self.p99_ms.push(load.latency_us.value_at_quantile(0.99) as f64 / 1e3);
+        self.requests += load.sent;
+        self.server += threads.iter().map(|(_, spent)| *spent).sum::<Duration>();
+        self.generator += load.cpu;
+        for (name, spent) in threads {
+            match self.threads.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, sum)) => *sum += spent,
+                None => self.threads.push((name, spent)),
+            }
+        }
+    }
+
+    fn rate(&self) -> f64 {
+        mean(&self.rates)
+    }
+
+    fn per_request(&self, spent: Duration) -> f64 {
+        spent.as_secs_f64() * 1e6 / self.requests.max(1) as f64
+    }
+}
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len().max(1) as f64
+}
+
+/// Loads servers with callbacks that never come twice.
+struct Generator {
+    runtime: Runtime,
+    traffic: Traffic,
+}
+
+impl Generator {
+    fn closed(&mut self, server: &Server, connections: usize, duration: Duration) -> Result<LoadReport> {
+        let count = (RATE_MAX as f64 * duration.as_secs_f64()) as usize;
+        let requests = requests(&mut self.traffic, count, now_ms());
+        let load = ClosedLoop { connections, requests: Some(count as u64), duration: Some(duration) };
+        checked(self.runtime.block_on(closed_loop(&server.callback, requests, load))?)
+    }
+
+    fn open(&mut self, server: &Server, connections: usize, rate: f64, duration: Duration) -> Result<LoadReport> {
+        let count = (rate * duration.as_secs_f64()) as usize + 1;
+        let requests = requests(&mut self.traffic, count, now_ms());
+        checked(self.runtime.block_on(open_loop(
+            &server.callback,
+            requests,
+            OpenLoop { rate, duration, connections },
+        ))?)
+    }
+}
+
+/// A load in which anything went wrong says nothing.
+fn checked(load: LoadReport) -> Result<LoadReport> {
+    if load.refused + load.failed == 0 {
+        return Ok(load);
+    }
+    let why = load.first_problem.as_deref().unwrap_or_default();
+    bail!("of {} requests {} were refused and {} failed: {why}", load.sent, load.refused, load.failed)
+}
+
+/// Reports ingest.
+pub(crate) fn run(report: &mut Report, dir: &Path) -> Result<()> {
+    report.section("ingest", "closed loop, alternately on bare hyper, on ingest alone, and with projections on");
+    let duration = Duration::from_millis(if report.quick() { 1_000 } else { 4_000 });
+    let mut generator = Generator {
+        runtime: tokio::runtime::Builder::new_multi_thread().enable_all().build()?,
+        traffic: Traffic::new(Crowd::EVENING, 5),
+    };
+    let mut servers = Vec::new();
+    for (kind, name) in SIDES {
+        let server = Server::start(kind, &dir.join(name.replace(' ', "-")))?;
+        server.wait_ready()?;
+        // The first requests open connections, make threads and fill caches.
+        generator.closed(&server, 64, Duration::from_millis(500))?;
+        servers.push(server);
+    }
+    for connections in [64, 512] {
+        let mut sides: [Side; 3] = Default::default();
+        for _ in 0..ROUNDS {
+            for (server, side) in servers.iter().zip(&mut sides) {
+                let before = server.times();
+                let load = generator.closed(server, connections, duration)?;
+                side.add(&load, server.times().since(&before));
+                if let Some(lag) = server.lag() {
+                    report.note(&format!("{connections} connections: {lag} records wait for their commit at the end"));
+                }
+            }
+        }
+        show(report, connections, &sides);
+    }
+    let whole = servers.pop().context("three servers were started")?;
+    drop(servers);
+    latency(report, dir, &mut generator, &whole)?;
+    whole.stop()
+}
+
+fn show(report: &mut Report, connections: usize, sides: &[Side; 3]) {
+    for ((_, server), side) in SIDES.iter().zip(sides) {
+        let name = |what: &str| format!("{connections} connections, {server}{what}");
+        report.figure(name(""), side.rate(), "requests/s");
+        report.figure(name(", p50"), mean(&side.p50_ms), "ms");
+        report.figure(name(", p99"), mean(&side.p99_ms), "ms");
+        report.figure(name(", server"), side.per_request(side.server), "µs/req");
+        report.figure(name(", generator"), side.per_request(side.generator), "µs/req");
+        for (thread, spent) in &side.threads {
+            let each = side.per_request(*spent);
+            if each >= 0.1 {
+                report.note(&format!("of that, thread {thread}: {each:.1} µs/req"));
+            }
+        }
+    }
+    let share = |side: usize| 100.0 * sides[side].rate() / sides[0].rate();
+    let name = |what: &str| format!("{connections} connections, {what}, of bare hyper");
+    if connections == 512 {
+        report.aimed(name("ingest alone"), share(1), "%", Aim::AtLeast(60.0));
+        report.aimed(name("with projections"), share(2), "%", Aim::AtLeast(45.0));
+    } else {
+        report.figure(name("ingest alone"), share(1), "%");
+        report.figure(name("with projections"), share(2), "%");
+    }
+}
+
+/// Latency at half of the rate that the closed loop reached, beside bare `fdatasync` just before and after.
+fn latency(report: &mut Report, dir: &Path, generator: &mut Generator, server: &Server) -> Result<()> {
+    report.section("latency", "open loop at half of the rate with projections on at 512 connections");
+    let most = report.value("ingest", "512 connections, with projections").context("ingest was measured")?;
+    let quick = report.quick();
+    let half = Duration::from_millis(if quick { 500 } else { 2_000 });
+    let mut disk = fdatasync_times(dir, 4 << 10, half)?;
+    let load = generator.open(server, 512, most / 2.0, Duration::from_secs(if quick { 3 } else { 15 }))?;
+    disk.extend(fdatasync_times(dir, 4 << 10, half)?);
+    let quantile = |share: f64| load.latency_us.value_at_quantile(share) as f64 / 1e3;
+    let disk_p99 = ms(percentile(&mut disk, 0.99));
+    report.figure("rate", load.rate(), "requests/s");
+    report.figure("fdatasync 4 KiB p50", ms(percentile(&mut disk, 0.5)), "ms");
+    report.figure("fdatasync 4 KiB p99", disk_p99, "ms");
+    report.figure("p50", quantile(0.5), "ms");
+    report.figure("p99", quantile(0.99), "ms");
+    report.figure("p99.9", quantile(0.999), "ms");
+    report.aimed("p99 to that of bare fdatasync", quantile(0.99) / disk_p99, "times", Aim::AtMost(3.0));
+    Ok(())
+}

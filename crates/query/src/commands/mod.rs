@@ -1,0 +1,34 @@
+//! The handlers of commands, and of the reads that belong to them.
+
+pub(crate) mod dead_letters;
+pub(crate) mod rebuild;
+pub(crate) mod rules;
+
+use axum::http::StatusCode;
+use barrage_event::Partition;
+use serde_json::{Map, Value as Json};
+
+use crate::answer::Answer;
+use crate::api::{Call, Inner, Reply};
+use crate::error::ApiError;
+
+/// An answer about the partitions as such.
+fn about_partitions(inner: &Inner, call: &Call, status: StatusCode, fields: Map<String, Json>) -> Reply {
+    let as_of = crate::reads::status::as_of(&inner.parts.stores.status(), call.at_ms);
+    Reply::Answer(Answer { status, fields, as_of, at_given: false, cacheable: false })
+}
+
+/// `partition=`: one, or with `all` (or nothing, where that is allowed) every one of them.
+fn partitions(inner: &Inner, call: &Call, needed: bool) -> Result<Vec<Partition>, ApiError> {
+    let hint = "one partition, as in room/0, or all";
+    let all = || inner.parts.stores.partitions();
+    match call.params.text("partition") {
+        None if needed => Err(ApiError::parameter("partition", "is missing", hint)),
+        None | Some("all") => Ok(all()),
+        Some(text) => match text.parse::<Partition>() {
+            Ok(partition) if all().contains(&partition) => Ok(vec![partition]),
+            Ok(partition) => Err(ApiError::parameter("partition", format!("there is no partition {partition}"), hint)),
+            Err(_) => Err(ApiError::parameter("partition", "is no partition", hint)),
+        },
+    }
+}

@@ -1,0 +1,45 @@
+//! Reads of Barrage over HTTP, the commands that go with them, and the admin endpoints.
+//!
+//! This crate *is* the mapping between HTTP and the committed snapshots of the partition stores: which partition a
+//! question concerns, what is merged from which statistic, and what an error looks like. It computes no number
+//! itself: every field of an answer beside `as_of` is a statistic's. It is *not* the place where rules are
+//! distributed or partitions owned; it asks for both.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | [`api`] | the service: router, limits, the way of a request |
+//! | `routes` | every path with its method, parameters and handler, in one table |
+//! | `reads`, `commands` | the handlers |
+//! | `params`, `cursor`, `answer`, [`error`] | what goes in and out: query strings, paging, `as_of`, `ETag`, errors |
+//! | [`rules`] | what the commands about rules need from the process around this crate |
+//! | [`admin`] | `/metrics`, `/livez`, `/readyz` |
+//! | [`server`] | the accept loop with its limits |
+//! | [`options`], [`metrics`] | options and metric names |
+
+pub mod admin;
+mod answer;
+pub mod api;
+mod commands;
+mod cursor;
+pub mod error;
+pub mod metrics;
+pub mod options;
+mod params;
+mod reads;
+mod routes;
+pub mod rules;
+pub mod server;
+
+pub use admin::{Admin, Readiness};
+pub use api::Api;
+pub use error::ApiError;
+pub use metrics::Metrics;
+pub use options::{AdminOptions, OptionError, QueryOptions};
+pub use rules::{ApplyRulesError, RulesApplied, RulesControl, RulesVersion};
+pub use server::{ServerError, ServerLimits, serve};
+
+/// Latest time that is taken from outside, in ms since the epoch: the end of the year 9999.
+pub const TIME_MS_MAX: i64 = 253_402_300_799_999;
+
+/// The `OpenAPI` document, as served under `/openapi.json`.
+pub const OPENAPI: &str = include_str!("../openapi.json");

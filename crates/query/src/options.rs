@@ -1,0 +1,134 @@
+//! What an operator may set on reads and on the admin endpoints. Every limit of the crate stands here.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+/// An option that is out of its range.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("it must be {min} to {max}, not {value}")]
+pub struct OptionError {
+    /// The option, without its section.
+    pub option: &'static str,
+    /// What was set.
+    pub value: u64,
+    /// Smallest allowed.
+    pub min: u64,
+    /// Largest allowed.
+    pub max: u64,
+}
+
+fn range(option: &'static str, value: u64, min: u64, max: u64) -> Result<(), OptionError> {
+    if (min..=max).contains(&value) { Ok(()) } else { Err(OptionError { option, value, min, max }) }
+}
+
+/// Options of the reads.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct QueryOptions {
+    /// Connections at once, 1 to 65,536. Default 1,024. A connection has one request in flight, so this bounds the
+    /// requests that wait for a position too.
+    pub connections_max: u32,
+    /// Reads at work at once, 1 to 65,536. Default 256. Above it callers get 503 at once: a longer queue would only
+    /// answer after their own timeouts.
+    pub requests_in_flight_max: u32,
+    /// Rankings, viewer lists and minutes at work at once, 1 to 1,024. Default 4. They walk over many rows; others of
+    /// their kind wait, so that they never take every core from the partitions.
+    pub scans_in_flight_max: u32,
+    /// Longest wait for the positions of `at_least`, in ms, 1 to 60,000. Default 5,000.
+    pub at_least_wait_ms: u64,
+    /// Time for a request's header to arrive, in ms, 100 to 600,000. Default 10,000. Slower clients are cut off, since
+    /// each holds a connection.
+    pub header_timeout_ms: u64,
+}
+
+impl Default for QueryOptions {
+    fn default() -> Self {
+        Self {
+            connections_max: 1_024,
+            requests_in_flight_max: 256,
+            scans_in_flight_max: 4,
+            at_least_wait_ms: 5_000,
+            header_timeout_ms: 10_000,
+        }
+    }
+}
+
+impl QueryOptions {
+    /// Checks every value against its range.
+    ///
+    /// # Errors
+    /// The first option that is out of range.
+    pub fn check(&self) -> Result<(), OptionError> {
+        range("connections_max", self.connections_max.into(), 1, 65_536)?;
+        range("requests_in_flight_max", self.requests_in_flight_max.into(), 1, 65_536)?;
+        range("scans_in_flight_max", self.scans_in_flight_max.into(), 1, 1_024)?;
+        range("at_least_wait_ms", self.at_least_wait_ms, 1, 60_000)?;
+        range("header_timeout_ms", self.header_timeout_ms, 100, 600_000)
+    }
+
+    pub(crate) fn at_least_wait(&self) -> Duration {
+        Duration::from_millis(self.at_least_wait_ms)
+    }
+}
+
+/// Options of the admin endpoints.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AdminOptions {
+    /// Records that a partition may lag behind the log's end and still be ready, 0 to 10^12. Default 100,000: less than
+    /// a second's work. Above it `/readyz` answers 503, so that a process that catches up gets no reads yet.
+    pub ready_lag_records_max: u64,
+}
+
+impl Default for AdminOptions {
+    fn default() -> Self {
+        Self { ready_lag_records_max: 100_000 }
+    }
+}
+
+impl AdminOptions {
+    /// Checks every value against its range.
+    ///
+    /// # Errors
+    /// The first option that is out of range.
+    pub fn check(&self) -> Result<(), OptionError> {
+        range("ready_lag_records_max", self.ready_lag_records_max, 0, 1_000_000_000_000)
+    }
+}
+
+/// Items of a page when `limit=` is absent.
+pub(crate) const LIMIT_DEFAULT: usize = 100;
+/// Most items of a page.
+pub(crate) const LIMIT_MAX: usize = 1_000;
+/// Most positions in one `at_least=`: every partition of a large log once.
+pub(crate) const POSITIONS_MAX: usize = 2_048;
+/// Longest query string, in bytes.
+pub(crate) const QUERY_BYTES_MAX: usize = 64 << 10;
+/// Largest body of a command, in bytes: rules with many banned words.
+pub(crate) const BODY_BYTES_MAX: usize = 4 << 20;
+/// Time for the body of a command to arrive.
+pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest room or account in a path, in bytes; longer ones cannot be in a record.
+pub(crate) const KEY_BYTES_MAX: usize = 4 << 10;
+/// Connections to the admin endpoints at once.
+pub(crate) const ADMIN_CONNECTIONS_MAX: u32 = 64;
+/// Time that requests in flight get to finish when the server stops.
+pub(crate) const STOP_WAIT: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_in_range_and_values_out_of_range_are_named() {
+        assert_eq!(QueryOptions::default().check(), Ok(()));
+        assert_eq!(AdminOptions::default().check(), Ok(()));
+        let wrong = QueryOptions { at_least_wait_ms: 0, ..QueryOptions::default() };
+        assert_eq!(wrong.check().map_err(|e| e.option), Err("at_least_wait_ms"));
+        let wrong = QueryOptions { scans_in_flight_max: 1_025, ..QueryOptions::default() };
+        assert_eq!(wrong.check().map_err(|e| e.option), Err("scans_in_flight_max"));
+        let wrong = AdminOptions { ready_lag_records_max: u64::MAX };
+        assert_eq!(wrong.check().map_err(|e| e.option), Err("ready_lag_records_max"));
+    }
+}

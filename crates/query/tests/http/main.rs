@@ -1,0 +1,305 @@
+//! The service over real HTTP, a real log and a real worker, against events whose totals are known by hand.
+
+mod harness;
+mod schema;
+
+use std::collections::BTreeSet;
+
+use harness::{KEY, Service};
+use serde_json::{Value as Json, json};
+
+const APP: u32 = 1_400_000_000;
+const ROOM: &str = "@TGS#房 间/1";
+const ROOM_PATH: &str = "%40TGS%23%E6%88%BF%20%E9%97%B4%2F1";
+/// 2026-01-01 12:00 UTC.
+const NOON: i64 = 1_767_268_800_000;
+
+/// Three messages are attempted and two delivered by `ann`, one is delivered by `bob` without an attempt.
+async fn small_evening(service: &Service) -> String {
+    let mut last = String::new();
+    for (i, (command, account, random, at)) in [
+        ("Group.CallbackBeforeSendMsg", "ann", 1, 0),
+        ("Group.CallbackAfterSendMsg", "ann", 1, 50),
+        ("Group.CallbackBeforeSendMsg", "ann", 2, 1_000),
+        ("Group.CallbackBeforeSendMsg", "ann", 3, 61_000),
+        ("Group.CallbackAfterSendMsg", "ann", 3, 61_050),
+        ("Group.CallbackAfterSendMsg", "bob", 4, 62_000),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let body = message(command, ROOM, account, random, NOON + at);
+        last = service.append(APP, command, &body, NOON + at).await;
+        assert!(!last.is_empty(), "callback {i} has positions");
+    }
+    last
+}
+
+fn message(command: &str, room: &str, account: &str, random: u32, at_ms: i64) -> String {
+    json!({
+        "CallbackCommand": command, "GroupId": room, "Type": "AVChatRoom", "From_Account": account,
+        "Operator_Account": account, "Random": random, "MsgId": format!("1-{}-{random}", at_ms / 60_000_000),
+        "MsgSeq": random, "MsgTime": at_ms / 1_000, "EventTime": at_ms,
+        "MsgBody": [{ "MsgType": "TIMTextElem", "MsgContent": { "Text": "hello" } }],
+    })
+    .to_string()
+}
+
+#[tokio::test]
+async fn a_read_sees_the_write_it_asks_for_and_answers_what_happened() {
+    let service = Service::start().await;
+    let positions = small_evening(&service).await;
+
+    let at = NOON + 3_600_000;
+    let room = service.get(&format!("/v1/rooms/{ROOM_PATH}?at={at}&at_least={positions}")).await.ok();
+    assert_eq!(room["room"], ROOM);
+    for (field, expected) in
+        [("attempted", 3), ("delivered", 3), ("throttled", 1), ("unattempted", 1), ("rejected", 0), ("failed", 0)]
+    {
+        assert_eq!(room["messages"][field], expected, "{field}: {room}");
+    }
+    assert_eq!(room["messages"]["by_type"], json!({ "text": 3 }));
+    assert_eq!(room["as_of"]["at"], at);
+    assert_eq!(room["as_of"]["event_time"], NOON + 62_000);
+
+    let user = service.get(&format!("/v1/users/ann?at_least={positions}")).await.ok();
+    assert_eq!((&user["account"], &user["messages"]["delivered"]), (&json!("ann"), &json!(2)));
+
+    let viewers = service.get(&format!("/v1/rooms/{ROOM_PATH}/viewers?limit=1")).await.ok();
+    assert_eq!(viewers["viewers"][0]["account"], "ann");
+    let next = viewers["next"].as_str().expect("there is another viewer");
+    let viewers = service.get(&format!("/v1/rooms/{ROOM_PATH}/viewers?limit=1&after={next}")).await.ok();
+    assert_eq!((&viewers["viewers"][0]["account"], viewers.get("next")), (&json!("bob"), None));
+
+    let minutes = service.get(&format!("/v1/rooms/{ROOM_PATH}/minutes?limit=1")).await.ok();
+    assert_eq!(minutes["minutes"][0]["start"], NOON);
+    assert_eq!(minutes["minutes"][0]["width_ms"], 60_000);
+    let next = minutes["next"].as_str().expect("there is another minute");
+    let minutes = service.get(&format!("/v1/rooms/{ROOM_PATH}/minutes?limit=1&after={next}")).await.ok();
+    assert_eq!((&minutes["minutes"][0]["start"], minutes.get("next")), (&json!(NOON + 60_000), None));
+    let none = service.get(&format!("/v1/rooms/{ROOM_PATH}/minutes?from={}", NOON + 3_600_000)).await.ok();
+    assert_eq!(none["minutes"], json!([]));
+}
+
+#[tokio::test]
+async fn the_time_asked_for_decides_what_has_elapsed() {
+    let service = Service::start().await;
+    let command = "Group.CallbackBeforeSendMsg";
+    let positions = service.append(APP, command, &message(command, ROOM, "ann", 1, NOON), NOON).await;
+    for (at, throttled) in [(NOON + 1_000, 0), (NOON + 3_600_000, 1)] {
+        let room = service.get(&format!("/v1/rooms/{ROOM_PATH}?at={at}&at_least={positions}")).await.ok();
+        assert_eq!(room["messages"]["throttled"], throttled, "at {}", at - NOON);
+    }
+}
+
+#[tokio::test]
+async fn pages_of_rooms_hold_each_room_once_and_the_busiest_first() {
+    let service = Service::start().await;
+    let mut positions = Vec::new();
+    for n in 0..23_u32 {
+        for random in 0..=n % 5 {
+            let command = "Group.CallbackAfterSendMsg";
+            let body = message(command, &format!("room {n}"), "ann", 100 * n + random, NOON);
+            positions.push(service.append(APP, command, &body, NOON).await);
+        }
+    }
+    let positions = positions.join(",");
+    let mut seen: Vec<(u64, String)> = Vec::new();
+    let mut query = format!("/v1/rooms?limit=5&at_least={positions}");
+    loop {
+        let page = service.get(&query).await.ok();
+        let rooms = page["rooms"].as_array().expect("rooms");
+        assert!(rooms.len() <= 5);
+        seen.extend(rooms.iter().map(|r| {
+            (r["messages"]["delivered"].as_u64().expect("a number"), r["room"].as_str().expect("a name").to_owned())
+        }));
+        let Some(next) = page["next"].as_str() else { break };
+        query = format!("/v1/rooms?limit=5&after={next}");
+    }
+    assert_eq!(seen.len(), 23);
+    assert_eq!(seen.iter().map(|(_, room)| room).collect::<BTreeSet<_>>().len(), 23);
+    assert!(seen.windows(2).all(|w| w[0].0 >= w[1].0), "{seen:?}");
+}
+
+#[tokio::test]
+async fn every_bad_request_gets_its_status_and_code() {
+    let service = Service::start().await;
+    let positions = small_evening(&service).await;
+    service.get(&format!("/v1/status?at_least={positions}")).await.ok();
+    let long = format!("/v1/users/{}", "x".repeat(5_000));
+    let bad_path = format!("/v1/rooms/{ROOM_PATH}/minutes");
+    let reversed = format!("{bad_path}?from=2&to=1");
+    let table: &[(&str, &str, u16, &str)] = &[
+        ("GET", "/nope", 404, "unknown_route"),
+        ("GET", "/v1/rooms/", 404, "unknown_route"),
+        ("GET", "/v1/rooms/@TGS%23nobody", 404, "unknown_room"),
+        ("GET", "/v1/rooms/@TGS%23nobody/minutes", 404, "unknown_room"),
+        ("GET", "/v1/rooms/@TGS%23nobody/viewers", 404, "unknown_room"),
+        ("GET", "/v1/users/nobody", 404, "unknown_user"),
+        ("GET", "/v1/users/%ff", 400, "bad_parameter"),
+        ("GET", &long, 400, "bad_parameter"),
+        ("GET", "/v1/rooms?limit=0", 400, "bad_parameter"),
+        ("GET", "/v1/rooms?limit=1001", 400, "bad_parameter"),
+        ("GET", "/v1/rooms?limit=ten", 400, "bad_parameter"),
+        ("GET", "/v1/rooms?sort=beauty", 400, "bad_parameter"),
+        ("GET", "/v1/rooms?after=zz", 400, "bad_parameter"),
+        ("GET", "/v1/rooms?colour=red", 400, "bad_parameter"),
+        ("GET", "/v1/rooms?app=x", 400, "bad_parameter"),
+        ("GET", "/v1/rooms?at=-5", 400, "bad_parameter"),
+        ("GET", "/v1/rooms?at_least=here", 400, "bad_parameter"),
+        ("GET", "/v1/rooms?at_least=room/99@0", 400, "bad_parameter"),
+        ("GET", "/v1/rooms?at_least=room/0@999999", 504, "not_yet"),
+        ("GET", &reversed, 400, "bad_parameter"),
+        ("GET", "/v1/dead-letters?partition=room/99", 400, "bad_parameter"),
+        ("GET", "/v1/dead-letters?partition=everything", 400, "bad_parameter"),
+        ("POST", "/v1/rooms", 405, "method_not_allowed"),
+        ("DELETE", "/v1/rules", 405, "method_not_allowed"),
+        ("POST", "/v1/rules", 401, "unauthorized"),
+        ("POST", "/v1/rebuild?partition=all", 401, "unauthorized"),
+    ];
+    for (method, path, status, code) in table {
+        let answer = service.ask(method, path, &[], "").await;
+        let shown: String = path.chars().take(60).collect();
+        assert_eq!((answer.status, answer.json["error"]["code"].as_str()), (*status, Some(*code)), "{method} {shown}");
+        for field in ["message", "hint"] {
+            assert!(answer.json["error"][field].as_str().is_some_and(|t| !t.is_empty()), "{method} {shown}: {field}");
+        }
+        assert_eq!(answer.header("retry-after").is_some(), *status >= 503, "{method} {shown}: Retry-After");
+        assert_eq!(answer.header("allow").is_some(), *status == 405, "{method} {shown}: Allow");
+    }
+}
+
+#[tokio::test]
+async fn commands_need_the_key_and_say_what_is_wrong_with_their_body() {
+    let service = Service::start().await;
+    let wrong = [("authorization", "Bearer 0000000000000000")];
+    assert_eq!(service.ask("POST", "/v1/rules", &wrong, "").await.status, 401);
+    let key = format!("Bearer {KEY}");
+    let headers = [("authorization", key.as_str()), ("content-type", "application/toml")];
+    for (body, code, part) in [
+        ("[windows]\njoin_ms = \"long\"\n", "invalid_rules", "join_ms"),
+        ("[windows]\njoin_ms = 1\n", "invalid_rules", "windows.join_ms"),
+        ("[nonsense]\n", "invalid_rules", "nonsense"),
+    ] {
+        let answer = service.ask("POST", "/v1/rules", &headers, body).await;
+        assert_eq!(answer.json["error"]["code"], code, "{body}");
+        assert!(answer.json["error"]["message"].as_str().is_some_and(|m| m.contains(part)), "{}", answer.json);
+    }
+    let applied = service.ask("POST", "/v1/rules?by=eve", &headers, "[windows]\njoin_ms = 5000\n").await.ok();
+    assert_eq!((&applied["changed"], &applied["version"]), (&json!(true), &json!(2)));
+    let again = service.ask("POST", "/v1/rules", &headers, "[windows]\njoin_ms = 5000\n").await.ok();
+    assert_eq!((&again["changed"], &again["version"]), (&json!(false), &json!(2)));
+    let rules = service.get("/v1/rules").await.ok();
+    assert_eq!((&rules["applied_by"], &rules["rules"]["windows"]["join_ms"]), (&json!("eve"), &json!(5_000)));
+    let as_shown = [("authorization", key.as_str()), ("content-type", "application/json")];
+    let same = service.ask("POST", "/v1/rules", &as_shown, &rules["rules"].to_string()).await.ok();
+    assert_eq!(same["changed"], false, "rules as they are shown are the same rules");
+    let history = service.get("/v1/rules/history").await.ok();
+    assert_eq!(history["versions"].as_array().map(Vec::len), Some(2));
+}
+
+#[tokio::test]
+async fn an_app_must_be_named_when_there_is_not_exactly_one() {
+    let service = Service::start_for(vec![APP, 7]).await;
+    let answer = service.get("/v1/rooms").await;
+    assert_eq!((answer.status, &answer.json["error"]["code"]), (400, &json!("app_needed")));
+    assert!(answer.json["error"]["message"].as_str().is_some_and(|m| m.contains("1400000000")));
+    assert_eq!(service.get("/v1/rooms?app=7").await.ok()["rooms"], json!([]));
+    let service = Service::start_for(Vec::new()).await;
+    assert_eq!(service.get("/v1/users/ann").await.json["error"]["code"], "app_needed");
+}
+
+#[tokio::test]
+async fn a_client_that_has_the_answer_is_told_so_until_it_changes() {
+    let service = Service::start().await;
+    let positions = small_evening(&service).await;
+    for path in [
+        "/v1/rooms".to_owned(),
+        format!("/v1/rooms/{ROOM_PATH}"),
+        format!("/v1/rooms/{ROOM_PATH}/minutes"),
+        "/v1/users/ann".to_owned(),
+    ] {
+        let first = service.get(&format!("{path}?at_least={positions}")).await;
+        let tag = first.header("etag").expect("a tag").to_owned();
+        let again = service.ask("GET", &path, &[("if-none-match", &tag)], "").await;
+        assert_eq!((again.status, again.body.as_str()), (304, ""), "{path}");
+        assert_eq!(again.header("etag"), Some(tag.as_str()), "{path}");
+    }
+    let first = service.get(&format!("/v1/rooms/{ROOM_PATH}")).await;
+    let tag = first.header("etag").expect("a tag").to_owned();
+    let command = "Group.CallbackAfterSendMsg";
+    let positions = service.append(APP, command, &message(command, ROOM, "cid", 9, NOON), NOON).await;
+    let path = format!("/v1/rooms/{ROOM_PATH}?at_least={positions}");
+    let changed = service.ask("GET", &path, &[("if-none-match", &tag)], "").await;
+    assert_eq!((changed.status, &changed.json["messages"]["delivered"]), (200, &json!(4)));
+}
+
+#[tokio::test]
+async fn answers_are_what_the_document_describes() {
+    let service = Service::start().await;
+    let positions = small_evening(&service).await;
+    let document = service.get("/openapi.json").await.ok();
+    for (pattern, path) in [
+        ("/", "/".to_owned()),
+        ("/v1/rooms", format!("/v1/rooms?at_least={positions}")),
+        ("/v1/rooms/{room}", format!("/v1/rooms/{ROOM_PATH}")),
+        ("/v1/rooms/{room}/minutes", format!("/v1/rooms/{ROOM_PATH}/minutes")),
+        ("/v1/rooms/{room}/viewers", format!("/v1/rooms/{ROOM_PATH}/viewers")),
+        ("/v1/users/{account}", "/v1/users/ann".to_owned()),
+        ("/v1/status", "/v1/status".to_owned()),
+        ("/v1/rules", "/v1/rules".to_owned()),
+        ("/v1/rules/history", "/v1/rules/history".to_owned()),
+        ("/v1/dead-letters", "/v1/dead-letters".to_owned()),
+        ("/v1/rebuild", "/v1/rebuild".to_owned()),
+    ] {
+        let answer = service.get(&path).await.ok();
+        let content = &document["paths"][pattern]["get"]["responses"]["200"]["content"]["application/json"]["schema"];
+        let problems = schema::problems(&document, content, &answer, pattern);
+        assert!(problems.is_empty(), "{problems:#?}\n{answer:#}");
+    }
+}
+
+#[tokio::test]
+async fn status_tells_how_far_each_partition_is_and_a_rebuild_gives_the_same_state() {
+    let service = Service::start().await;
+    let positions = small_evening(&service).await;
+    let status = service.get(&format!("/v1/status?at_least={positions}")).await.ok();
+    let partitions = status["partitions"].as_array().expect("partitions");
+    assert_eq!(partitions.len(), 4);
+    assert_eq!(status["stream_time"], NOON + 62_000);
+    let key = format!("Bearer {KEY}");
+    let headers = [("authorization", key.as_str())];
+    let started = service.ask("POST", "/v1/rebuild?partition=all", &headers, "").await;
+    assert_eq!((started.status, started.json["started"].as_array().map(Vec::len)), (202, Some(4)));
+    let hashes = |answer: &Json| -> Vec<Json> {
+        answer["partitions"].as_array().expect("partitions").iter().map(|p| p["state_hash"].clone()).collect()
+    };
+    let progress = service
+        .until("/v1/rebuild", |progress| {
+            progress["partitions"].as_array().is_some_and(|p| p.iter().all(|p| p["rebuild"]["done"] == true))
+        })
+        .await;
+    assert!(progress["partitions"].as_array().expect("rows").iter().all(|p| p["rebuild"]["hashes_match"] == true));
+    assert_eq!(hashes(&progress), hashes(&status));
+}
+
+#[tokio::test]
+async fn the_admin_endpoints_tell_health_and_metrics() {
+    let service = Service::start().await;
+    service.get("/v1/status").await.ok();
+    service.get("/nope").await;
+    let (status, text) = service.admin("/metrics").await;
+    assert_eq!(status, 200);
+    assert!(text.contains("barrage_query_requests_total{route=\"/v1/status\",status=\"2xx\"} 1\n"), "{text}");
+    assert!(text.contains("barrage_query_requests_total{route=\"other\",status=\"4xx\"} 1\n"), "{text}");
+    assert!(text.contains("barrage_query_requests_total{route=\"/v1/rooms\",status=\"5xx\"} 0\n"), "{text}");
+    assert!(text.contains("barrage_query_request_duration_seconds_bucket{"), "{text}");
+    assert_eq!(service.admin("/livez").await, (200, "alive\n".to_owned()));
+    assert_eq!(service.admin("/readyz").await, (200, "ready\n".to_owned()));
+    assert_eq!(service.admin("/other").await.0, 404);
+    service.log.close();
+    let (status, text) = service.admin("/readyz").await;
+    assert_eq!(status, 503);
+    assert!(text.contains("the log is closed"), "{text}");
+    assert_eq!(service.admin("/livez").await.0, 200, "a closed log is no reason to be killed");
+}

@@ -1,0 +1,75 @@
+#!/usr/bin/env bash
+# Installs what is missing to build Barrage, and says what and why. Does nothing when nothing is missing.
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+missing=()
+want() { # package, reason
+  missing+=("$1")
+  note "missing: $1 ($2)"
+}
+
+have_libclang() {
+  if [ -n "${LIBCLANG_PATH:-}" ]; then return 0; fi
+  local found
+  for found in /usr/lib/llvm-*/lib/libclang*.so* /usr/lib/*-linux-gnu/libclang*.so* /usr/lib64/libclang*.so* \
+    /usr/lib/libclang*.so* /usr/lib64/llvm*/lib/libclang*.so* /opt/homebrew/opt/llvm/lib/libclang.dylib \
+    /usr/local/opt/llvm/lib/libclang.dylib /Library/Developer/CommandLineTools/usr/lib/libclang.dylib; do
+    if [ -e "$found" ]; then return 0; fi
+  done
+  return 1
+}
+
+# A compiler that runs but finds no headers is the usual half-installed state, so the check compiles something.
+have_cxx() {
+  command -v c++ >/dev/null 2>&1 || command -v g++ >/dev/null 2>&1 || return 1
+  printf '#include <atomic>\nint main() { return 0; }\n' | "${CXX:-c++}" -x c++ -fsyntax-only - >/dev/null 2>&1
+}
+
+have_cxx || want g++ "compiles RocksDB, the store of the numbers, which is C++"
+have_libclang || want libclang-dev "reads RocksDB's header to make its Rust bindings"
+if ! command -v cargo >/dev/null 2>&1; then
+  command -v curl >/dev/null 2>&1 || want curl "fetches rustup, the installer of Rust"
+  [ -e /etc/ssl/certs/ca-certificates.crt ] || [ "$(uname)" = Darwin ] ||
+    [ -e /etc/pki/tls/certs/ca-bundle.crt ] || want ca-certificates "checks whom Rust and the crates come from"
+fi
+
+if [ "${#missing[@]}" -gt 0 ]; then
+  command -v apt-get >/dev/null 2>&1 ||
+    die "this system has no apt-get; install the equivalents of these yourself and run again: ${missing[*]}"
+  as_root=()
+  if [ "$(id -u)" -ne 0 ]; then
+    command -v sudo >/dev/null 2>&1 || die "to install them run as root: apt-get install ${missing[*]}"
+    as_root=(sudo)
+  fi
+  say "installing with apt-get: ${missing[*]}"
+  "${as_root[@]}" apt-get update -q </dev/null
+  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends \
+    "${missing[@]}" </dev/null
+fi
+
+if ! command -v cargo >/dev/null 2>&1; then
+  say "installing rustup: Rust's installer; the version that rust-toolchain.toml names is fetched next"
+  curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs </dev/null |
+    sh -s -- -y --no-modify-path --profile minimal --default-toolchain none
+  PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
+fi
+
+# rustup fetches the pinned toolchain when it is first used; a cargo without rustup must be new enough itself.
+channel=$(sed -n 's/^channel = "\(.*\)"/\1/p' rust-toolchain.toml)
+if command -v rustup >/dev/null 2>&1; then
+  if ! rustup run "$channel" rustc --version >/dev/null 2>&1; then
+    say "installing Rust $channel, the version this repository is built and tested with"
+    rustup toolchain install "$channel" --profile minimal --component rustfmt --component clippy --no-self-update
+  fi
+else
+  found=$(rustc --version | awk '{ print $2 }')
+  oldest=$(printf '%s\n%s\n' "$channel" "$found" | sort -V | head -n 1)
+  [ "$oldest" = "$channel" ] || die "Rust $found is too old: $channel is needed; install rustup or a newer Rust"
+fi
+
+if ! cargo fetch --locked --quiet --offline >/dev/null 2>&1; then
+  say "fetching the crates that Cargo.lock names"
+  cargo fetch --locked
+fi

@@ -1,0 +1,243 @@
+//! The real program as a child process, and a plain client for what it answers.
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value as Json;
+
+/// Longest wait for anything; far above what is ever needed, so that a slow machine fails no test.
+const PATIENCE: Duration = Duration::from_secs(180);
+const BARRAGE: &str = env!("CARGO_BIN_EXE_barrage");
+
+/// A running `barrage run`.
+#[derive(Debug)]
+pub(crate) struct Server {
+    child: Child,
+    pub(crate) dir: PathBuf,
+    pub(crate) callback: String,
+    pub(crate) query: String,
+    pub(crate) admin: String,
+}
+
+impl Server {
+    /// Starts it on free ports with `dir` as its data directory, and waits until it listens.
+    pub(crate) fn start(dir: &Path) -> Self {
+        Self::start_with(dir, &[])
+    }
+
+    pub(crate) fn start_with(dir: &Path, arguments: &[&str]) -> Self {
+        std::fs::create_dir_all(dir).expect("a data directory");
+        let ready = dir.join("ready.json");
+        match std::fs::remove_file(&ready) {
+            Ok(()) => {}
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::NotFound, "{error}"),
+        }
+        let log = File::options().create(true).append(true).open(dir.join("server.log")).expect("a log file");
+        let mut child = Command::new(BARRAGE)
+            .args(["run", "--callback-listen", "127.0.0.1:0", "--query-listen", "127.0.0.1:0"])
+            .args(["--admin-listen", "127.0.0.1:0", "--data-dir"])
+            .arg(dir)
+            .arg("--ready-file")
+            .arg(&ready)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("the program starts");
+        let text = wait_until("the server listens", || {
+            if let Some(status) = child.try_wait().expect("a child") {
+                let log = std::fs::read_to_string(dir.join("server.log")).unwrap_or_default();
+                panic!("the server ended with {status}: {log}");
+            }
+            std::fs::read_to_string(&ready).ok()
+        });
+        let ready: Json = serde_json::from_str(&text).expect("JSON");
+        let url = |name: &str| ready[name].as_str().expect("a URL").to_owned();
+        Self { child, dir: dir.to_owned(), callback: url("callback"), query: url("query"), admin: url("admin") }
+    }
+
+    pub(crate) fn key(&self) -> String {
+        std::fs::read_to_string(self.dir.join("api-key")).expect("the key of the first start").trim().to_owned()
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// kill -9; or only takes the dead child away.
+    pub(crate) fn kill(mut self) {
+        let _ = self.child.kill();
+        self.child.wait().expect("a child");
+    }
+
+    /// SIGTERM, and the end of its own accord.
+    pub(crate) fn stop(mut self) {
+        let done = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().expect("kill runs");
+        assert!(done.success());
+        let status = wait_until("the server stops", || self.child.try_wait().expect("a child"));
+        assert!(status.success(), "{status}");
+    }
+
+    /// Waits until everything in the log is applied and committed, and returns the status.
+    pub(crate) fn drained(&self) -> Json {
+        wait_until("all records are applied", || {
+            let status = get(&self.query, "/v1/status").1;
+            let partitions = status["partitions"].as_array().expect("partitions");
+            assert!(!partitions.is_empty());
+            partitions.iter().all(|p| p["offset"] == p["end"]).then_some(status)
+        })
+    }
+
+    /// Runs a command of the program, with this server's addresses.
+    pub(crate) fn command(&self, arguments: &[&str]) -> (i32, String) {
+        run(arguments.iter().copied().chain(["--data-dir", self.dir.to_str().expect("UTF-8")]))
+    }
+
+    /// Sends a recording with the program's own command.
+    pub(crate) fn replay(&self, file: &Path) {
+        let (code, output) = run([
+            "replay",
+            file.to_str().expect("UTF-8"),
+            "--to",
+            &self.callback,
+            "--query",
+            &self.query,
+            "--data-dir",
+            self.dir.to_str().expect("UTF-8"),
+            "--quiet",
+        ]);
+        assert_eq!(code, 0, "{output}");
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // A failed test leaves no process behind; after `kill` and `stop` there is nothing to do.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs the program to its end: exit code and both outputs.
+pub(crate) fn run<'a>(arguments: impl IntoIterator<Item = &'a str>) -> (i32, String) {
+    let output = Command::new(BARRAGE).args(arguments).stdin(Stdio::null()).output().expect("the program runs");
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&text).into_owned())
+}
+
+/// Asks again until there is an answer.
+pub(crate) fn wait_until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "waited too long until {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// One request on a connection of its own.
+pub(crate) fn get(url: &str, path: &str) -> (u16, Json) {
+    let (status, body) = get_text(url, path);
+    (status, serde_json::from_str(&body).unwrap_or_else(|e| panic!("{path}: {e}: {body}")))
+}
+
+pub(crate) fn get_text(url: &str, path: &str) -> (u16, String) {
+    let host = url.strip_prefix("http://").expect("a URL");
+    let mut stream = TcpStream::connect(host).expect("connects");
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").expect("sends");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+    let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).expect("a status");
+    let body =
+        if head.to_ascii_lowercase().contains("transfer-encoding: chunked") { dechunk(body) } else { body.to_owned() };
+    (status, body)
+}
+
+fn dechunk(mut body: &str) -> String {
+    let mut whole = String::new();
+    while let Some((size, rest)) = body.split_once("\r\n") {
+        let size = usize::from_str_radix(size.trim(), 16).expect("a chunk size");
+        if size == 0 {
+            break;
+        }
+        whole.push_str(&rest[..size]);
+        body = &rest[size + 2..];
+    }
+    whole
+}
+
+/// A path segment.
+pub(crate) fn escape(text: &str) -> String {
+    text.bytes()
+        .map(|b| if b.is_ascii_alphanumeric() || b == b'_' { char::from(b).to_string() } else { format!("%{b:02X}") })
+        .collect()
+}
+
+/// The state hashes of all partitions, and the store hashes.
+pub(crate) fn hashes(status: &Json) -> BTreeMap<String, (String, String)> {
+    status["partitions"]
+        .as_array()
+        .expect("partitions")
+        .iter()
+        .map(|p| {
+            let text = |name: &str| p[name].as_str().unwrap_or_else(|| panic!("{name} in {p}")).to_owned();
+            (format!("{}/{}", p["topic"], p["partition"]), (text("state_hash"), text("store_hash")))
+        })
+        .collect()
+}
+
+/// Differences between what is answered and what an expected file says, in every figure that message counts have.
+pub(crate) fn differences(server: &Server, expected: &Json, by_world: bool) -> Vec<String> {
+    let mut differences = Vec::new();
+    let mut same = |what: String, found: &Json, wanted: &Json| {
+        // A type that never occurred is left out of either.
+        let none =
+            |v: &Json| v.is_null() || *v == Json::from(0) || v.as_object().is_some_and(serde_json::Map::is_empty);
+        if found != wanted && !(none(found) && none(wanted)) {
+            differences.push(format!("{what}: answered {found}, expected {wanted}"));
+        }
+    };
+    let rooms = expected["rooms"].as_object().expect("rooms");
+    for (room, wanted) in rooms {
+        let (status, answer) = get(&server.query, &format!("/v1/rooms/{}", escape(room)));
+        let found = &answer["messages"];
+        if status != 200 {
+            let silent = wanted["messages"] == 0 && wanted["attempts_by_type"].as_object().is_none_or(|a| a.is_empty());
+            if !silent {
+                same(format!("{room}: status"), &Json::from(status), &Json::from(200));
+            }
+            continue;
+        }
+        let attempted: u64 =
+            wanted["attempts_by_type"].as_object().expect("a map").values().filter_map(Json::as_u64).sum();
+        same(format!("{room}: attempted"), &found["attempted"], &Json::from(attempted));
+        same(format!("{room}: attempted by type"), &found["attempted_by_type"], &wanted["attempts_by_type"]);
+        same(format!("{room}: delivered"), &found["delivered"], &wanted["messages"]);
+        same(format!("{room}: delivered by type"), &found["by_type"], &wanted["messages_by_type"]);
+        same(format!("{room}: throttled"), &found["throttled"], &wanted["dropped"]);
+        if by_world {
+            same(format!("{room}: throttled by type"), &found["throttled_by_type"], &wanted["dropped_by_type"]);
+            same(format!("{room}: failed"), &found["failed"], &wanted["failed"]);
+            same(format!("{room}: unattempted"), &found["unattempted"], &wanted["unattempted"]);
+        }
+    }
+    for (user, wanted) in expected["users"].as_object().expect("users") {
+        let (status, answer) = get(&server.query, &format!("/v1/users/{}", escape(user)));
+        let found = if status == 200 { answer["messages"]["delivered"].clone() } else { Json::from(0) };
+        same(format!("{user}: delivered"), &found, &wanted["messages"]);
+        if by_world {
+            same(format!("{user}: by type"), &answer["messages"]["by_type"], &wanted["messages_by_type"]);
+        }
+    }
+    differences
+}

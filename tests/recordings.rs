@@ -1,0 +1,61 @@
+//! Recorded rooms through real HTTP: every figure that message counts have equals the independent count.
+//!
+//! The recordings' terms forbid to ship them; the folder is named by `BARRAGE_RECORDINGS`.
+
+mod common;
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use common::{Server, differences, get, hashes, wait_until};
+use serde_json::Value as Json;
+
+fn expected(file: &Path) -> Json {
+    let file = std::fs::File::open(file).expect("the expected totals beside the recording");
+    let mut text = String::new();
+    flate2::read::GzDecoder::new(file).read_to_string(&mut text).expect("gzip");
+    serde_json::from_str(&text).expect("JSON")
+}
+
+fn plays_without_a_difference(name: &str, callbacks: u64, throttled: u64) {
+    let Some(folder) = std::env::var_os("BARRAGE_RECORDINGS").map(PathBuf::from) else {
+        println!("SKIPPED: {name}: BARRAGE_RECORDINGS names no folder of recordings");
+        return;
+    };
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = Server::start(dir.path());
+    server.replay(&folder.join(format!("{name}.jsonl.gz")));
+    let status = server.drained();
+    let expected = expected(&folder.join(format!("{name}.expected.json.gz")));
+    let counted: u64 = expected["callbacks"].as_object().expect("a map").values().filter_map(Json::as_u64).sum();
+    assert_eq!(counted, callbacks, "the recording is another one");
+    let found = differences(&server, &expected, false);
+    assert!(found.is_empty(), "{} differences, the first: {:#?}", found.len(), &found[..found.len().min(10)]);
+
+    let rooms = get(&server.query, "/v1/rooms?sort=messages&limit=1000").1;
+    let sum: u64 =
+        rooms["rooms"].as_array().expect("rooms").iter().filter_map(|r| r["messages"]["throttled"].as_u64()).sum();
+    assert_eq!(sum, throttled);
+
+    // Rebuilt from the log, the same bytes.
+    let (code, output) = server.command(&["rebuild", "--all", "--query", &server.query]);
+    assert_eq!(code, 0, "{output}");
+    let rebuilt = wait_until("all is rebuilt", || Some(server.drained()));
+    assert_eq!(hashes(&rebuilt), hashes(&status));
+    server.stop();
+}
+
+#[test]
+fn the_recorded_rooms_have_no_difference() {
+    plays_without_a_difference("developer", 354_888, 0);
+}
+
+#[test]
+fn the_recorded_burst_has_no_difference() {
+    plays_without_a_difference("burst", 68_568, 1_804);
+}
+
+#[test]
+fn the_recorded_rejoins_have_no_difference() {
+    plays_without_a_difference("rejoin", 71_928, 0);
+}
