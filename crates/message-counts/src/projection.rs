@@ -63,9 +63,9 @@ impl Projection for RoomMessageCounts {
         let late_ms = i64::try_from(cx.rules.windows.join_late_ms).unwrap_or(i64::MAX);
         let floor = minute_of(cx.stream_time_ms.saturating_sub(late_ms));
         cx.buckets::<PendingMessages>()?.expire_below(floor);
-        let message = match &record.event {
-            Event::BeforeSend(message) | Event::AfterSend(message) | Event::SendException(message) => message,
-            _ => return Ok(()),
+        let (Event::BeforeSend(message) | Event::AfterSend(message) | Event::SendException(message)) = &record.event
+        else {
+            return Ok(());
         };
         let key = (record.app, message.group_id);
         // Taken out while the event is applied, because the slices are changed through the same context.

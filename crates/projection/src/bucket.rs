@@ -70,7 +70,7 @@ impl<T: BucketTable> Default for BucketOverlay<T> {
 
 /// Row hashes are uniform already: their low half serves as the table's hash.
 fn table_hash(hash: u128) -> u64 {
-    (hash & u128::from(u64::MAX)) as u64
+    u64::from_le_bytes(hash.to_le_bytes()[..8].try_into().unwrap_or_default())
 }
 
 fn row_bytes(id: u8, bucket: u32, hash: u128, out: &mut Vec<u8>) {

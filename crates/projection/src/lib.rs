@@ -23,6 +23,6 @@ pub use bucket::{BucketOverlay, BucketRef, BucketTable};
 pub use key::{KeyCodec, KeyError};
 pub use overlay::{CommitSink, ErasedTable, StateHash, TableOverlay, TableRef, Tables};
 pub use projection::{ApplyError, Context, Projection};
-pub use reads::{ReadContext, Reader, ReaderExt};
+pub use reads::{ReadContext, Reader, ReaderExt, VisitRowUntil};
 pub use statistic::{MinutesPage, RankedRoom, Statistic, ViewersPage};
-pub use table::{Backing, StoreError, Table, TableDef, Value};
+pub use table::{Backing, StoreError, Table, TableDef, Value, VisitRow};

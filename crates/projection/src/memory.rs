@@ -1,15 +1,14 @@
 //! A store in memory and a harness that applies a `Vec` of records, for the tests of statistics.
 
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
 
 use barrage_event::rules::RuleSet;
 use barrage_event::{EnvelopeView, Offset, Partition};
 
 use crate::overlay::{CommitSink, StateHash, TableClash, Tables};
 use crate::projection::{ApplyError, Context, Projection};
-use crate::reads::Reader;
-use crate::table::{Backing, StoreError, TableDef};
+use crate::reads::{Reader, VisitRowUntil};
+use crate::table::{Backing, StoreError, TableDef, VisitRow};
 
 /// Committed rows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -33,11 +32,7 @@ impl Backing for MemoryStore {
         Ok(())
     }
 
-    fn scan(
-        &self,
-        prefix: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
+    fn scan(&self, prefix: &[u8], visit: &mut VisitRow<'_>) -> Result<(), StoreError> {
         let rows = self.0.range(prefix.to_vec()..).take_while(|(row, _)| row.starts_with(prefix));
         rows.into_iter().try_for_each(|(row, value)| visit(row, value))
     }
@@ -48,12 +43,7 @@ impl Reader for MemoryStore {
         Ok(self.0.get(row).cloned())
     }
 
-    fn scan_rows(
-        &self,
-        prefix: &[u8],
-        from: Option<&[u8]>,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, StoreError>,
-    ) -> Result<(), StoreError> {
+    fn scan_rows(&self, prefix: &[u8], from: Option<&[u8]>, visit: &mut VisitRowUntil<'_>) -> Result<(), StoreError> {
         let start = from.filter(|from| *from > prefix).unwrap_or(prefix).to_vec();
         for (row, value) in self.0.range(start..).take_while(|(row, _)| row.starts_with(prefix)) {
             if visit(row, value)?.is_break() {

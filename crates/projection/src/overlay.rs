@@ -116,16 +116,17 @@ impl<T: Table> TableOverlay<T> {
         (hash, found.map(|&i| i as usize))
     }
 
-    fn add(&mut self, hash: u64, value: Option<T::Value>, committed: u128, value_bytes: usize) -> usize {
-        let bytes = self.scratch.len() + value_bytes + size_of::<Slot<T::Value>>() + ROW_OVERHEAD_BYTES;
-        let slot = Slot {
-            row: self.scratch.as_slice().into(),
-            value,
-            committed,
-            bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
-            dirty: false,
-            used: true,
-        };
+    fn add(
+        &mut self,
+        hash: u64,
+        row: Box<[u8]>,
+        value: Option<T::Value>,
+        committed: u128,
+        value_bytes: usize,
+    ) -> usize {
+        let bytes = row.len() + value_bytes + size_of::<Slot<T::Value>>() + ROW_OVERHEAD_BYTES;
+        let slot =
+            Slot { row, value, committed, bytes: u32::try_from(bytes).unwrap_or(u32::MAX), dirty: false, used: true };
         self.bytes += bytes;
         let at = if let Some(at) = self.free.pop() {
             self.slots[at as usize] = slot;
@@ -148,27 +149,22 @@ impl<T: Table> TableOverlay<T> {
             self.slots[at].used = true;
             return Ok(at);
         }
-        let mut read: Option<Result<(T::Value, u128, usize), StoreError>> = None;
+        // The row is kept aside, because the value is read behind it for the hash.
         let row_len = self.scratch.len();
         let mut whole = std::mem::take(&mut self.scratch);
-        let result = {
-            let row = whole.clone();
-            backing.get(&row, &mut |bytes| {
-                whole.extend_from_slice(bytes);
-                read = Some(
-                    T::Value::decode(bytes)
-                        .map(|value| (value, row_hash(&whole, row_len), bytes.len()))
-                        .map_err(|e| StoreError::Damaged { table: T::NAME, problem: e.to_string() }),
-                );
-            })
-        };
+        let row: Box<[u8]> = whole.as_slice().into();
+        let mut decoded = None;
+        let result = backing.get(&row, &mut |bytes| {
+            whole.extend_from_slice(bytes);
+            decoded = Some(T::Value::decode(bytes));
+        });
+        let found_bytes = whole.len() - row_len;
+        let committed = if decoded.is_some() { row_hash(&whole, row_len) } else { 0 };
         whole.truncate(row_len);
         self.scratch = whole;
         result?;
-        Ok(match read.transpose()? {
-            Some((value, committed, bytes)) => self.add(hash, Some(value), committed, bytes),
-            None => self.add(hash, None, 0, 0),
-        })
+        let value = decoded.transpose().map_err(|e| StoreError::Damaged { table: T::NAME, problem: e.to_string() })?;
+        Ok(self.add(hash, row, value, committed, found_bytes))
     }
 
     fn touch(&mut self, at: usize) {
@@ -322,7 +318,10 @@ impl<'c, T: Table> TableRef<'c, T> {
     /// the row is new: a counter of rows that is part of another row, say.
     pub fn entry_known_new(self, key: &T::Key<'_>) -> &'c mut T::Value {
         let (hash, found) = self.overlay.find(key);
-        let at = found.unwrap_or_else(|| self.overlay.add(hash, None, 0, 0));
+        let at = found.unwrap_or_else(|| {
+            let row = self.overlay.scratch.as_slice().into();
+            self.overlay.add(hash, row, None, 0, 0)
+        });
         self.overlay.touch(at);
         self.overlay.slots[at].value.get_or_insert_default()
     }

@@ -9,6 +9,9 @@ use prost::Message as _;
 use crate::key::KeyCodec;
 use crate::table::{StoreError, Table};
 
+/// Looks at a row and its value, and says whether to go on.
+pub type VisitRowUntil<'v> = dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, StoreError> + 'v;
+
 /// One committed snapshot.
 pub trait Reader {
     /// The row's value.
@@ -21,12 +24,7 @@ pub trait Reader {
     ///
     /// # Errors
     /// [`StoreError::Io`] when the store fails; or what `visit` returns.
-    fn scan_rows(
-        &self,
-        prefix: &[u8],
-        from: Option<&[u8]>,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, StoreError>,
-    ) -> Result<(), StoreError>;
+    fn scan_rows(&self, prefix: &[u8], from: Option<&[u8]>, visit: &mut VisitRowUntil<'_>) -> Result<(), StoreError>;
 }
 
 /// Typed reads.

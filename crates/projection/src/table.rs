@@ -44,6 +44,9 @@ impl StoreError {
     }
 }
 
+/// Looks at a row and its value.
+pub type VisitRow<'v> = dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError> + 'v;
+
 /// The committed rows under an overlay.
 pub trait Backing {
     /// Hands the row's value to `found`; does not call it when there is no such row.
@@ -56,11 +59,7 @@ pub trait Backing {
     ///
     /// # Errors
     /// [`StoreError::Io`] when the store fails; or what `visit` returns.
-    fn scan(
-        &self,
-        prefix: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError>;
+    fn scan(&self, prefix: &[u8], visit: &mut VisitRow<'_>) -> Result<(), StoreError>;
 }
 
 /// How the runtime makes a declared table's overlay.

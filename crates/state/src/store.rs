@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use barrage_projection::{Backing, CommitSink, Reader, StoreError};
+use barrage_projection::{Backing, CommitSink, Reader, StoreError, VisitRow, VisitRowUntil};
 use prost::Message as _;
 use rocksdb::{DB, DBPinnableSlice, Direction, IteratorMode, ReadOptions, WriteBatch, WriteOptions};
 
@@ -125,11 +125,7 @@ impl Backing for Store {
         Ok(())
     }
 
-    fn scan(
-        &self,
-        prefix: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
+    fn scan(&self, prefix: &[u8], visit: &mut VisitRow<'_>) -> Result<(), StoreError> {
         let mode = IteratorMode::From(prefix, Direction::Forward);
         walk(self.db.iterator_opt(mode, scan_options(prefix)), &mut |row, value| {
             visit(row, value).map(|()| ControlFlow::Continue(()))
@@ -149,7 +145,7 @@ fn scan_options(prefix: &[u8]) -> ReadOptions {
 
 fn walk(
     rows: impl Iterator<Item = Result<(Box<[u8]>, Box<[u8]>), rocksdb::Error>>,
-    visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, StoreError>,
+    visit: &mut VisitRowUntil<'_>,
 ) -> Result<(), StoreError> {
     for row in rows {
         let (row, value) = row.map_err(|e| io(&e))?;
@@ -224,12 +220,7 @@ impl Reader for Snapshot<'_> {
         self.snapshot.get(row).map_err(|e| io(&e))
     }
 
-    fn scan_rows(
-        &self,
-        prefix: &[u8],
-        from: Option<&[u8]>,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, StoreError>,
-    ) -> Result<(), StoreError> {
+    fn scan_rows(&self, prefix: &[u8], from: Option<&[u8]>, visit: &mut VisitRowUntil<'_>) -> Result<(), StoreError> {
         let start = from.filter(|from| *from > prefix).unwrap_or(prefix);
         let mode = IteratorMode::From(start, Direction::Forward);
         walk(self.snapshot.iterator_opt(mode, scan_options(prefix)), visit)

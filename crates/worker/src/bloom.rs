@@ -17,12 +17,14 @@ impl Bloom {
         Self { words: vec![0; blocks * BLOCK_WORDS], free: blocks * IDENTITIES_PER_BLOCK }
     }
 
+    #[allow(clippy::cast_possible_truncation, reason = "the low bits are what is wanted")]
     fn block(&self, id: u128) -> usize {
         // The low 64 bits choose the block; blocks are a power of two.
         let blocks = self.words.len() / BLOCK_WORDS;
         (id as u64 as usize & (blocks - 1)) * BLOCK_WORDS
     }
 
+    #[allow(clippy::cast_possible_truncation, reason = "nine bits fit anything")]
     fn bits(id: u128) -> impl Iterator<Item = (usize, u64)> {
         // Seven numbers of nine bits out of the high half, which is independent of the low one.
         let high = (id >> 64) as u64;

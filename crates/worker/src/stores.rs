@@ -9,7 +9,7 @@ use std::time::Duration;
 use barrage_event::rules::RuleSet;
 use barrage_event::{Offset, Partition, Position};
 use barrage_log::EventLog;
-use barrage_projection::{Reader, ReaderExt as _, Statistic, StoreError};
+use barrage_projection::{Reader, ReaderExt as _, Statistic, StoreError, VisitRowUntil};
 use barrage_state::runtime::{DeadLetters, Rules};
 use barrage_state::{Meta, StateError, Store};
 use tokio::sync::watch;
@@ -335,12 +335,7 @@ impl Reader for Snapshot<'_> {
         self.inner.get_row(row)
     }
 
-    fn scan_rows(
-        &self,
-        prefix: &[u8],
-        from: Option<&[u8]>,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, StoreError>,
-    ) -> Result<(), StoreError> {
+    fn scan_rows(&self, prefix: &[u8], from: Option<&[u8]>, visit: &mut VisitRowUntil<'_>) -> Result<(), StoreError> {
         self.inner.scan_rows(prefix, from, visit)
     }
 }
