@@ -43,11 +43,12 @@ pub(crate) struct Filler {
     last: Option<Ack>,
     registry: Registry,
     records: u64,
+    span_ms: i64,
     begun_ms: i64,
 }
 
 impl Filler {
-    pub(crate) fn new(dir: &Path, partitions: u16) -> Result<Self> {
+    fn new(dir: &Path, partitions: u16, span_ms: i64) -> Result<Self> {
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
         let log: Arc<dyn EventLog> = Arc::new(EmbeddedLog::open(&dir.join("log"), &log_options(partitions), metrics)?);
@@ -60,7 +61,8 @@ impl Filler {
             registry,
             records: 0,
             // The end of the span is now: nothing lies ahead of the log's own time.
-            begun_ms: now_ms() - SPAN_MS,
+            begun_ms: now_ms() - span_ms,
+            span_ms,
         })
     }
 
@@ -122,7 +124,7 @@ impl Filler {
     }
 
     fn time(&self, place: f64) -> i64 {
-        self.begun_ms + (place * SPAN_MS as f64) as i64
+        self.begun_ms + (place * self.span_ms as f64) as i64
     }
 
     /// Waits until everything is durable.
@@ -158,7 +160,7 @@ fn wait(last: &mut Option<Ack>) -> Result<()> {
 
 /// Fills the log of `dir` with at least `records` records of mixed traffic.
 pub(crate) fn mixed(dir: &Path, partitions: u16, crowd: Crowd, records: u64) -> Result<Prepared> {
-    let mut filler = Filler::new(dir, partitions)?;
+    let mut filler = Filler::new(dir, partitions, SPAN_MS)?;
     let mut traffic = Traffic::new(crowd, 7);
     while filler.records() < records {
         let place = filler.records() as f64 / records as f64;
@@ -169,7 +171,7 @@ pub(crate) fn mixed(dir: &Path, partitions: u16, crowd: Crowd, records: u64) -> 
 
 /// Fills the log of `dir` with one delivered message of every account.
 pub(crate) fn everybody(dir: &Path, partitions: u16, crowd: Crowd) -> Result<Prepared> {
-    let mut filler = Filler::new(dir, partitions)?;
+    let mut filler = Filler::new(dir, partitions, SPAN_MS)?;
     let mut traffic = Traffic::new(crowd, 8);
     for pair in 0..crowd.pairs {
         let place = pair as f64 / crowd.pairs as f64;
@@ -190,16 +192,16 @@ pub(crate) struct Cold {
 /// Fills the log of `dir`, which has one partition of each topic, with one delivered message of every pair, and then
 /// with `more` records of mixed traffic.
 ///
-/// The first part is not measured, so it is as small as it may be: without bodies, and for each account one copy.
+/// The first part is not measured, so it is as small as it may be: without bodies, and for each account one copy. It
+/// lies so far back that no message of it still waits for its other callback.
 pub(crate) fn cold(dir: &Path, crowd: Crowd, more: u64) -> Result<Cold> {
     /// Callbacks in one append.
     const TOGETHER: u64 = 256;
-    let mut filler = Filler::new(dir, 1)?;
+    let mut filler = Filler::new(dir, 1, 2 * SPAN_MS)?;
     let mut traffic = Traffic::new(crowd, 8);
-    let all = (crowd.pairs + crowd.users + more) as f64;
     let mut batch = AppendBatch::new();
     for pair in 0..crowd.pairs {
-        let place = (pair + pair.min(crowd.users)) as f64 / all;
+        let place = 0.4 * pair as f64 / crowd.pairs as f64;
         let both = pair < crowd.users;
         filler.add(&mut batch, place, both, |at_ms, body| traffic.delivered(pair, at_ms, body))?;
         if (pair + 1).is_multiple_of(TOGETHER) || pair + 1 == crowd.pairs {
@@ -209,7 +211,7 @@ pub(crate) fn cold(dir: &Path, crowd: Crowd, more: u64) -> Result<Cold> {
     }
     let before = filler.records();
     while filler.records() < before + more {
-        let place = filler.records() as f64 / all;
+        let place = 0.9 + 0.1 * (filler.records() - before) as f64 / more as f64;
         filler.push(place, |at_ms, body| traffic.next(at_ms, body))?;
     }
     let records = filler.finish()?.records;

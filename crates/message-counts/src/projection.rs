@@ -96,6 +96,39 @@ fn kind_number(message: &Message<'_>) -> u32 {
     message.kind.to_wire().unsigned_abs()
 }
 
+/// Gathers a key on the stack, as nearly every key fits there, and hashes it at once.
+struct Digest {
+    short: [u8; 192],
+    length: usize,
+    long: Vec<u8>,
+}
+
+impl Default for Digest {
+    fn default() -> Self {
+        Self { short: [0; 192], length: 0, long: Vec::new() }
+    }
+}
+
+impl Digest {
+    fn bytes(&mut self, bytes: &[u8]) {
+        if self.long.is_empty()
+            && let Some(free) = self.short.get_mut(self.length..self.length + bytes.len())
+        {
+            free.copy_from_slice(bytes);
+            self.length += bytes.len();
+            return;
+        }
+        if self.long.is_empty() {
+            self.long.extend_from_slice(&self.short[..self.length]);
+        }
+        self.long.extend_from_slice(bytes);
+    }
+
+    fn digest(&self) -> u128 {
+        xxh3_128(if self.long.is_empty() { &self.short[..self.length] } else { &self.long })
+    }
+}
+
 /// Where a message's pending row is looked for.
 struct JoinKey {
     /// By `Random`, which every callback of a message carries; by `MsgId` where there is none.
@@ -108,23 +141,27 @@ struct JoinKey {
 
 impl JoinKey {
     fn new(app: u32, message: &Message<'_>) -> Self {
-        let mut bytes = Vec::with_capacity(128);
-        bytes.extend_from_slice(&app.to_be_bytes());
-        for text in [message.group_id, message.from_account] {
-            bytes.extend_from_slice(&(text.len() as u64).to_be_bytes());
-            bytes.extend_from_slice(text.as_bytes());
-        }
         let msg_id = if message.msg_id.is_empty() { 0 } else { xxh3_64(message.msg_id.as_bytes()) | 1 };
-        if let Some(random) = message.random {
-            bytes.push(1);
-            bytes.extend_from_slice(&random.to_be_bytes());
-        } else {
-            bytes.push(2);
-            bytes.extend_from_slice(&msg_id.to_be_bytes());
+        let mut hasher = Digest::default();
+        hasher.bytes(&app.to_be_bytes());
+        for text in [message.group_id, message.from_account] {
+            hasher.bytes(&(text.len() as u64).to_be_bytes());
+            hasher.bytes(text.as_bytes());
         }
-        let first = xxh3_128(&bytes);
-        bytes.extend_from_slice(&msg_id.to_be_bytes());
-        let second = if msg_id == 0 { 0 } else { xxh3_128(&bytes) };
+        if let Some(random) = message.random {
+            hasher.bytes(&[1]);
+            hasher.bytes(&random.to_be_bytes());
+        } else {
+            hasher.bytes(&[2]);
+            hasher.bytes(&msg_id.to_be_bytes());
+        }
+        let first = hasher.digest();
+        let second = if msg_id == 0 {
+            0
+        } else {
+            hasher.bytes(&msg_id.to_be_bytes());
+            hasher.digest()
+        };
         Self { first, second, msg_id }
     }
 

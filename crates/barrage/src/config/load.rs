@@ -74,13 +74,16 @@ pub fn load(args: &ConfigArgs, environment: impl Iterator<Item = (String, String
         Some(path) => read_file(path, &mut sources)?,
         None => Table::new(),
     };
-    let warnings = merge_environment(&mut table, environment, &mut sources)?;
+    let mut warnings = merge_environment(&mut table, environment, &mut sources)?;
     let mut config: Config = table.try_into().map_err(|e: toml::de::Error| {
         one(Problem { origin: Origin::Default, key: String::new(), message: e.message().to_owned() })
     })?;
     merge_flags(&mut config, args, &mut sources);
     let problems = check::problems(&config, &sources);
     if problems.is_empty() {
+        if let Some(addr) = args.grpc_listen {
+            warnings.push(format!("--grpc-listen {addr} was ignored: this version serves no gRPC"));
+        }
         Ok(Loaded { config, file: args.config.clone(), warnings })
     } else {
         Err(Problems(problems))
