@@ -29,11 +29,20 @@ const BUSINESS_KEY_BYTES: usize = 32;
 /// The window of one partition. What it holds itself is made from the rows and can be dropped at any time.
 #[derive(Debug, Default)]
 pub(crate) struct DuplicateWindow {
-    /// The log's timestamp of each minute's last record.
-    minutes: BTreeMap<u32, i64>,
-    filters: BTreeMap<u32, BloomChain>,
+    minutes: BTreeMap<u32, Minute>,
+    /// Minutes that have their filter in memory.
+    filters: usize,
     /// No minute goes before the log's time has reached this.
     next_expiry_ms: i64,
+}
+
+/// What is known of one minute.
+#[derive(Debug)]
+struct Minute {
+    /// The log's timestamp of its last record, ms.
+    last_log_ms: i64,
+    /// Read in again from the rows when it is asked for and not here.
+    filter: Option<BloomChain>,
 }
 
 /// What the business keys say of a record.
@@ -62,7 +71,7 @@ impl DuplicateWindow {
             let minute = row.get(1..5).and_then(|b| b.try_into().ok()).map(u32::from_be_bytes);
             let minute = minute.ok_or_else(|| damaged("a key is too short".to_owned()))?;
             let value = barrage_state::proto::IdentityMinute::decode(value).map_err(|e| damaged(e.to_string()))?;
-            window.minutes.insert(minute, value.last_log_time);
+            window.minutes.insert(minute, Minute { last_log_ms: value.last_log_time, filter: None });
             Ok(())
         })?;
         Ok(window)
@@ -84,10 +93,13 @@ impl DuplicateWindow {
         let id = identity.0;
         let shard = shard_of(id);
         let mut candidates = Vec::new();
-        for &minute in self.minutes.range(first..=last).map(|(minute, _)| minute) {
-            let filter = match self.filters.entry(minute) {
-                std::collections::btree_map::Entry::Occupied(filter) => filter.into_mut(),
-                std::collections::btree_map::Entry::Vacant(free) => free.insert(read_filter(minute, tables, backing)?),
+        for (&minute, known) in self.minutes.range_mut(first..=last) {
+            let filter = match &mut known.filter {
+                Some(filter) => filter,
+                missing => {
+                    self.filters += 1;
+                    missing.insert(read_filter(minute, tables, backing)?)
+                }
             };
             if filter.contains(id) {
                 candidates.push(minute);
@@ -128,13 +140,21 @@ impl DuplicateWindow {
         let blocks = tables.table::<IdentityBlocks>(backing)?;
         let block = if at % BLOCK_IDENTITIES == 0 { blocks.entry_known_new(&key) } else { blocks.entry(&key)? };
         block.identities.extend_from_slice(&id.to_le_bytes());
-        let last = self.minutes.entry(minute).or_insert(log_time_ms);
-        *last = (*last).max(log_time_ms);
-        self.filters.entry(minute).or_default().insert(id);
-        if self.filters.len() > FILTERS_MAX {
+        let known = self.minutes.entry(minute).or_insert_with(|| {
+            // A minute without a row yet: the empty filter is complete.
+            self.filters += 1;
+            Minute { last_log_ms: log_time_ms, filter: Some(BloomChain::default()) }
+        });
+        known.last_log_ms = known.last_log_ms.max(log_time_ms);
+        if let Some(filter) = &mut known.filter {
+            filter.insert(id);
+        }
+        if self.filters > FILTERS_MAX {
             // The oldest minute that is not the one just used.
-            if let Some(&oldest) = self.filters.keys().find(|&&m| m != minute) {
-                self.filters.remove(&oldest);
+            let oldest = self.minutes.iter_mut().find(|(other, known)| **other != minute && known.filter.is_some());
+            if let Some((_, known)) = oldest {
+                known.filter = None;
+                self.filters -= 1;
             }
         }
         Ok(())
@@ -155,7 +175,7 @@ impl DuplicateWindow {
         let over: Vec<u32> = self
             .minutes
             .iter()
-            .filter(|&(_, &last)| last.saturating_add(keep_ms) < log_time_ms)
+            .filter(|(_, known)| known.last_log_ms.saturating_add(keep_ms) < log_time_ms)
             .map(|(&minute, _)| minute)
             .collect();
         for minute in over {
@@ -166,12 +186,12 @@ impl DuplicateWindow {
                     tables.table::<IdentityBlocks>(backing)?.remove(&(minute, shard, block))?;
                 }
             }
-            self.minutes.remove(&minute);
-            self.filters.remove(&minute);
+            let gone = self.minutes.remove(&minute);
+            self.filters -= usize::from(gone.is_some_and(|known| known.filter.is_some()));
         }
         // A minute that is added later is younger than every one here, so it cannot be due before this. One more
         // millisecond, because a minute goes when its time is over, not at it.
-        let oldest = self.minutes.values().min().copied().unwrap_or(log_time_ms);
+        let oldest = self.minutes.values().map(|known| known.last_log_ms).min().unwrap_or(log_time_ms);
         self.next_expiry_ms = oldest.saturating_add(keep_ms).saturating_add(1);
         Ok(())
     }
@@ -183,7 +203,7 @@ impl DuplicateWindow {
 
     /// Memory of the filters, bytes.
     pub(crate) fn bytes(&self) -> usize {
-        self.filters.values().map(BloomChain::bytes).sum()
+        self.minutes.values().filter_map(|known| known.filter.as_ref()).map(BloomChain::bytes).sum()
     }
 }
 
