@@ -175,10 +175,8 @@ where
         let minutes_wide = u32::try_from(width_ms / MINUTE_MS).unwrap_or(1);
         let first_minute = number.saturating_mul(minutes_wide);
         let waiting = waiting(cx, row, first_minute..first_minute.saturating_add(minutes_wide));
-        let fields = match json(&room_messages(&slice.tallies, &waiting)) {
-            Json::Object(fields) => fields,
-            _ => Map::new(),
-        };
+        let mut fields = Map::new();
+        fields.insert("messages".to_owned(), json(&room_messages(&slice.tallies, &waiting)));
         page.slices.insert((start_ms, width_ms), fields);
         ControlFlow::Continue(())
     })
