@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use barrage_event::{EnvelopeView, Partition, Topic};
@@ -59,6 +60,8 @@ fn send(
     let options = Options { check_stream_time: false, answer_within: Duration::from_secs(60), ..Options::default() };
     let pid = server.pid();
     let killer = Arc::clone(&progress);
+    let killed = Arc::new(AtomicBool::new(false));
+    let kills = Arc::clone(&killed);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("threads");
     runtime.block_on(async {
         let stopper = stop.clone();
@@ -68,14 +71,17 @@ fn send(
             while killer.snapshot().answered() < after {
                 tokio::task::yield_now().await;
             }
+            kills.store(true, Ordering::SeqCst);
             let _ = std::process::Command::new("kill").args(["-KILL", &pid.to_string()]).status();
             stopper.stop();
         });
         let sent = lines.iter().cloned().map(Ok);
         // Lines that fail with the server are what this is about.
         let _ = replay(sent, &target, &options, progress, &stop, Some(ledger)).await;
-        *dead = watch.is_finished() && kill_after.is_some();
+        // The last answer may have been the one that it waited for: it is stopped, or has killed to the end.
         watch.abort();
+        let _ = watch.await;
+        *dead = killed.load(Ordering::SeqCst);
     });
     let mut ok = vec![false; lines.len()];
     let mut unknown = 0;
@@ -156,7 +162,7 @@ fn crash_after_crash_loses_nothing_and_counts_nothing_twice() {
         let server = Server::start(&data);
         // Somewhere in this round's share of what is left, so that the lines last for every kill.
         let kill_after = (kills < rounds).then(|| {
-            let share = u64::try_from(rest.len()).expect("small") / (rounds - kills);
+            let share = u64::try_from(rest.len()).expect("small") / (rounds - kills + 1);
             1 + dice.below(share.max(2))
         });
         let mut dead = false;

@@ -32,6 +32,11 @@ const OVERLAY_BYTES: usize = 128 << 20;
 /// Far less than the cold rows need.
 const COLD_OVERLAY_BYTES: usize = 32 << 20;
 
+/// The cold rows are made in so many steps, and given up after this time: a state store that slows down as it grows
+/// must not hold up everything else.
+const FILL_SLICES: u64 = 10;
+const FILL_TIME_MAX: Duration = Duration::from_secs(100);
+
 /// What one way through a log took.
 #[derive(Debug, Clone, Copy, Default)]
 struct Pass {
@@ -119,17 +124,27 @@ fn cold(report: &mut Report, dir: &Path) -> Result<()> {
     let log = open(dir, 1)?;
     let setup = Setup { statistics: true, wal: true, overlay_bytes: COLD_OVERLAY_BYTES };
     let mut engines = engines(dir, "full", &log, setup)?;
-    engines.run_to(|partition| match partition.topic {
-        Topic::Room => Offset(cold.rooms_before),
-        Topic::User => Offset(cold.users_before),
-    })?;
-    let filled = std::mem::take(&mut engines.pass);
+    let begun = Instant::now();
+    let mut filled = Pass::default();
+    for slice in 1..=FILL_SLICES {
+        let share = |records: u64| Offset(records * slice / FILL_SLICES);
+        engines.run_to(|partition| match partition.topic {
+            Topic::Room => share(cold.rooms_before),
+            Topic::User => share(cold.users_before),
+        })?;
+        filled = std::mem::take(&mut engines.pass);
+        if begun.elapsed() > FILL_TIME_MAX {
+            report.note(&format!("making the rows took too long; shown is slice {slice} of {FILL_SLICES} of that"));
+            report.aimed("cold, per core", filled.per_second(), "records/s", Aim::AtLeast(60_000.0));
+            return Ok(());
+        }
+    }
     let pass = engines.finish()?;
     report.aimed("cold, per core", pass.per_second(), "records/s", Aim::AtLeast(60_000.0));
     report.figure("cold, a record", pass.ns(), "ns");
     report.figure("cold, commit", pass.commit_ns(), "ns");
     report.figure("cold, RocksDB's own threads", background_ns(&pass), "ns");
-    report.figure("cold, while all pairs are new", filled.per_second(), "records/s");
+    report.figure("cold, while the last pairs are new", filled.per_second(), "records/s");
     Ok(())
 }
 
