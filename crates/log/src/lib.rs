@@ -10,6 +10,7 @@
 //! | [`batch`], [`ack`] | what goes into an append and what comes back |
 //! | [`error`] | one enum an operation |
 //! | [`embedded`] | the implementation on own segment files, with group commit |
+//! | [`owner`] | who runs which partition, where a log is shared out among processes |
 //! | [`metrics`] | every metric name of the crate |
 //! | `conformance` | what every implementation must do, as tests (feature `test-util`) |
 
@@ -21,6 +22,7 @@ pub mod embedded;
 pub mod error;
 pub mod event_log;
 pub mod metrics;
+pub mod owner;
 
 pub use ack::{Ack, Completer, Positions};
 pub use batch::AppendBatch;
@@ -28,6 +30,7 @@ pub use embedded::{EmbeddedLog, EmbeddedOptions, LogReader};
 pub use error::{AppendError, Corruption, OpenError, ReadError, TrimError};
 pub use event_log::{EventLog, Health, Record, SnapshotBase};
 pub use metrics::Metrics;
+pub use owner::{Follow, Owner};
 
 /// Largest record, in bytes: 2 MiB. Every implementation has the same limit, so that a log may move from one to the
 /// other; on Kafka it is set on producer, topic and consumer.
