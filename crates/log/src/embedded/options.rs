@@ -21,7 +21,8 @@ pub struct EmbeddedOptions {
     /// Most bytes that were appended and are not yet durable. Default 67,108,864 (64 MiB). Above it appends are refused
     /// with [`crate::AppendError::Full`]: a longer queue would only answer after the callers' own timeouts.
     pub pending_bytes_max: usize,
-    /// Memory for the newest records, in bytes, from which workers that keep up read. Default 67,108,864 (64 MiB).
+    /// Memory for the newest records, in bytes, from which workers that keep up read. Default 16,777,216 (16 MiB): a second
+    /// of a machine's full load. What is older comes from the system's page cache.
     pub tail_bytes_max: usize,
     /// Memory for pieces of files, in bytes, from which workers that catch up read; all partitions share it. Default
     /// 33,554,432 (32 MiB).
@@ -39,7 +40,7 @@ impl Default for EmbeddedOptions {
             segment_bytes: 128 << 20,
             zero_ahead: false,
             pending_bytes_max: 64 << 20,
-            tail_bytes_max: 64 << 20,
+            tail_bytes_max: 16 << 20,
             chunk_cache_bytes_max: 32 << 20,
             chunk_bytes: 1 << 20,
         }

@@ -113,6 +113,10 @@ impl Writer {
         }
         pending.writer_idle = false;
         let buffer = std::mem::replace(&mut pending.buffer, spare);
+        if pending.buffer.capacity() == 0 {
+            // The next group is likely to be as long: growing step by step would copy it, under everybody's lock.
+            pending.buffer = Vec::with_capacity(buffer.len() + buffer.len() / 4);
+        }
         pending.in_flight_bytes = buffer.len();
         Some((buffer, std::mem::take(&mut pending.frames), std::mem::take(&mut pending.completer)))
     }
