@@ -10,9 +10,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use barrage_event::routes::partition_of;
 use barrage_event::{Callback, Partition, Stamp, Topic, append_sequence};
-use barrage_log::{Ack, AppendBatch, AppendError, BATCH_BYTES_MAX, BATCH_RECORDS_MAX, EventLog, Health};
+use barrage_log::{AppendBatch, AppendError, BATCH_BYTES_MAX, BATCH_RECORDS_MAX, EventLog, Health};
 
 use crate::clock::Clock;
+use crate::spool::{Durable, Spool};
 
 /// Makes the number of an ingest process's run: ms since the epoch in the upper 42 bits, randomness in the lower 22.
 ///
@@ -37,7 +38,7 @@ thread_local! {
 #[derive(Debug)]
 pub struct Appended {
     /// Tells when it is durable.
-    pub ack: Ack,
+    pub ack: Durable,
     /// How many records it became.
     pub records: usize,
 }
@@ -45,6 +46,8 @@ pub struct Appended {
 /// Appends records under one incarnation. Shared by requests and by the distribution of rules.
 pub struct Appender {
     log: Arc<dyn EventLog>,
+    /// What takes over where the log does not acknowledge in time.
+    spool: Option<Arc<Spool>>,
     incarnation: u64,
     partitions: [u16; 2],
     /// Number of the last id.
@@ -74,10 +77,21 @@ impl Appender {
     /// An appender for a run of this process. Two appenders must never share an incarnation: see [`new_incarnation`].
     #[must_use]
     pub fn new(log: Arc<dyn EventLog>, incarnation: u64) -> Self {
+        Self::with(log, None, incarnation)
+    }
+
+    /// The same with a spool before its log.
+    #[must_use]
+    pub fn spooled(spool: Arc<Spool>, incarnation: u64) -> Self {
+        Self::with(Arc::clone(spool.log()), Some(spool), incarnation)
+    }
+
+    fn with(log: Arc<dyn EventLog>, spool: Option<Arc<Spool>>, incarnation: u64) -> Self {
         let partitions = Topic::ALL.map(|topic| log.partitions(topic));
         let last = partitions.map(|count| vec![0; usize::from(count)]);
         Self {
             log,
+            spool,
             incarnation,
             partitions,
             number: AtomicU64::new(0),
@@ -143,7 +157,7 @@ impl Appender {
     ///
     /// # Errors
     /// Those of [`EventLog::append`]; nothing was appended then, and no sequence is used up.
-    pub fn append(&self, encoded: &AppendBatch) -> Result<Ack, AppendError> {
+    pub fn append(&self, encoded: &AppendBatch) -> Result<Durable, AppendError> {
         let mut sequences = self.sequences.lock().unwrap_or_else(PoisonError::into_inner);
         let Sequences { last, batch } = &mut *sequences;
         batch.clear();
@@ -159,7 +173,10 @@ impl Appender {
                 append_sequence(buf, sequence);
             });
         }
-        let result = self.log.append(batch);
+        let result = match &self.spool {
+            Some(spool) => spool.append(batch),
+            None => self.log.append(batch).map(Durable::log),
+        };
         if result.is_err() {
             for (partition, _) in encoded.iter() {
                 if let Some(last) = last[topic_index(partition.topic)].get_mut(usize::from(partition.index)) {
@@ -171,6 +188,12 @@ impl Appender {
             *batch = AppendBatch::new();
         }
         result
+    }
+
+    /// The spool, if there is one.
+    #[must_use]
+    pub fn spool(&self) -> Option<&Arc<Spool>> {
+        self.spool.as_ref()
     }
 
     /// Whether the log takes records, for readiness checks.

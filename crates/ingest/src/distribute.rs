@@ -12,13 +12,14 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use barrage_event::rules::{Compiled, RuleError, RuleSet, RulesError, limits};
 use barrage_event::{Partition, Position, Route, Stamp, Topic, business};
-use barrage_log::{Ack, AppendBatch, AppendError};
+use barrage_log::{AppendBatch, AppendError};
 
 use crate::appender::Appender;
 use crate::clock::Clock;
 use crate::journal::{Files, Journal, JournalError, RulesVersion, Status};
 use crate::metrics::Metrics;
 use crate::rules_handle::RulesHandle;
+use crate::spool::Durable;
 
 /// Longest name of who applies rules, bytes.
 pub const APPLIED_BY_BYTES_MAX: usize = 256;
@@ -281,7 +282,7 @@ impl Rules {
 
     /// Appends a version to these partitions, each by itself: all of them together may be larger than one append of
     /// the log.
-    fn append(&self, rules: &RulesVersion, partitions: &[Partition]) -> Result<Vec<Ack>, AppendError> {
+    fn append(&self, rules: &RulesVersion, partitions: &[Partition]) -> Result<Vec<Durable>, AppendError> {
         let event = business::rules_applied(rules.version, &rules.toml, &rules.applied_by);
         let stamp = Stamp {
             id: self.appender.next_id(),

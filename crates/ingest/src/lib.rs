@@ -13,6 +13,7 @@
 //! | [`refusal`], `reply` | every error with its number, and the bytes of answers |
 //! | [`appender`] | numbering records and handing them to the log |
 //! | [`distribute`] | the rules: applying a version everywhere, then activating it |
+//! | [`spool`] | what keeps the promise of an answer while the log does not acknowledge |
 //! | [`metrics`] | every metric name of the crate |
 
 mod admission;
@@ -34,6 +35,7 @@ mod reply;
 mod rules_handle;
 mod server;
 mod service;
+pub mod spool;
 
 pub use appender::{Appended, Appender, new_incarnation};
 pub use clock::{Clock, SystemClock};
@@ -46,3 +48,4 @@ pub use refusal::Refusal;
 pub use rules_handle::RulesHandle;
 pub use server::{IngestError, serve, serve_with_clock};
 pub use service::RECEIVED_AT_HEADER;
+pub use spool::{Durable, Spool, SpoolError, SpoolMetrics, SpoolOptions, SpoolStatus};

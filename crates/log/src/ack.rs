@@ -182,6 +182,11 @@ impl Ack {
         ack
     }
 
+    /// A second acknowledgement of the same append.
+    pub fn watch(&self) -> Self {
+        Self { completion: Arc::clone(&self.completion), positions: self.positions.clone(), slot: None }
+    }
+
     /// The result, if it is there.
     #[must_use]
     pub fn try_get(&self) -> Option<Result<Positions, AppendError>> {

@@ -34,6 +34,13 @@ impl AppendBatch {
         self.records.clear();
     }
 
+    /// Adds every record of another batch.
+    pub fn extend(&mut self, other: &Self) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(&other.bytes);
+        self.records.extend(other.records.iter().map(|&(partition, end)| (partition, start + end)));
+    }
+
     /// Number of records.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -79,6 +86,9 @@ mod tests {
             [(Partition::room(1), &b"one"[..]), (Partition::user(0), &b""[..]), (Partition::user(2), &b"three"[..])]
         );
         assert_eq!((batch.len(), batch.bytes()), (3, 8));
+        let mut both = batch.clone();
+        both.extend(&batch);
+        assert_eq!(both.iter().skip(3).collect::<Vec<_>>(), records);
         batch.clear();
         assert!(batch.is_empty() && batch.bytes() == 0 && batch.iter().next().is_none());
     }

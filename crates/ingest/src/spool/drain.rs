@@ -1,0 +1,215 @@
+//! The spool's thread: takes over what is late, hands the log what waits, and cleans up.
+
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use barrage_event::Partition;
+use barrage_log::{AppendBatch, AppendError, EmbeddedLog};
+
+use super::Inner;
+use super::disk;
+use super::state::State;
+
+/// How often the thread looks while nothing waits, and while something does.
+const LOOK_IDLE: Duration = Duration::from_millis(20);
+const LOOK_BUSY: Duration = Duration::from_millis(3);
+/// Pause of the drain after the log refused.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Bytes of one hand-over.
+const SEND_BYTES: usize = 256 << 10;
+/// How often an outage is told.
+const TELL_EVERY: Duration = Duration::from_secs(10);
+/// How long a close waits for the disk.
+const CLOSE_WAIT: Duration = Duration::from_secs(10);
+
+/// One piece to hand over.
+struct Send {
+    partition: Partition,
+    from: u64,
+    end: u64,
+}
+
+pub(super) fn run(inner: &Arc<Inner>) {
+    let mut drain = Drain { told: Instant::now(), paused_until: Instant::now(), drained: 0, failed: false };
+    let mut closing_since = None;
+    loop {
+        let (sends, files) = {
+            let mut state = inner.state();
+            drain.look(inner, &mut state);
+            if state.is_closing() {
+                let since = *closing_since.get_or_insert_with(Instant::now);
+                if state.in_flight() == 0 || since.elapsed() > CLOSE_WAIT {
+                    // Writes and acknowledges what is on its way.
+                    state.disk.close();
+                    return;
+                }
+            }
+            let sends = drain.sends(inner, &mut state);
+            if sends.is_empty() {
+                let wait = if state.lanes.is_empty() { LOOK_IDLE } else { LOOK_BUSY };
+                drop(inner.changed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner));
+                continue;
+            }
+            (sends, Arc::clone(state.disk.log()))
+        };
+        for send in sends {
+            if !drain.send(inner, &files, &send) {
+                break;
+            }
+        }
+    }
+}
+
+struct Drain {
+    told: Instant,
+    paused_until: Instant,
+    /// Records drained since the outage began.
+    drained: u64,
+    failed: bool,
+}
+
+impl Drain {
+    /// Everything that needs only a look: late flights, acknowledgements, partitions that are through.
+    fn look(&mut self, inner: &Inner, state: &mut State) {
+        let now = Instant::now();
+        state.take_over_late(now, &inner.options, &inner.metrics);
+        if state.disk.look() {
+            let reason = state.disk.failed().unwrap_or_default().to_owned();
+            tracing::error!(
+                %reason,
+                "the spool's disk takes nothing: make room on it; until then callbacks that the log does not take are refused"
+            );
+        }
+        if state.disk.try_again() {
+            tracing::info!("the spool's disk takes records again");
+        }
+        self.take_acknowledgements(inner, state);
+        let through: Vec<Partition> = state
+            .lanes
+            .iter()
+            .filter(|(partition, lane)| lane.leaving && lane.acked == state.disk.next(**partition))
+            .map(|(&partition, _)| partition)
+            .collect();
+        for partition in through {
+            state.lanes.remove(&partition);
+        }
+        if state.lanes.is_empty() && state.since.is_some() {
+            let seconds = state.since.take().map_or(0, |since| since.elapsed().as_secs());
+            tracing::info!(records = self.drained, seconds, "the spool is drained: every callback in it is in the log");
+            self.drained = 0;
+            if state.disk.is_used() && state.disk.failed().is_none() {
+                state.disk.reset();
+            }
+        }
+        self.tell(inner, state, now);
+    }
+
+    fn take_acknowledgements(&mut self, inner: &Inner, state: &mut State) {
+        for lane in state.lanes.values_mut() {
+            while let Some(result) = lane.sends.front().and_then(|(_, _, ack)| ack.try_get()) {
+                match result {
+                    Ok(_) => {
+                        if let Some((end, _, _)) = lane.sends.pop_front() {
+                            inner.metrics.drained.inc_by(end - lane.acked);
+                            self.drained += end - lane.acked;
+                            lane.acked = end;
+                        }
+                    }
+                    // The log gave up what it was handed: all of it is handed over again, and new records wait behind.
+                    Err(_) => {
+                        lane.sends.clear();
+                        lane.sent = lane.acked;
+                        lane.leaving = false;
+                        self.paused_until = Instant::now() + PAUSE;
+                    }
+                }
+            }
+        }
+    }
+
+    /// What to hand over next; partitions of which nothing is left go straight to the log from now on.
+    fn sends(&self, inner: &Inner, state: &mut State) -> Vec<Send> {
+        if state.is_closing() || Instant::now() < self.paused_until {
+            return Vec::new();
+        }
+        let in_flight: usize =
+            state.lanes.values().flat_map(|lane| lane.sends.iter().map(|&(_, bytes, _)| bytes)).sum();
+        let mut room = inner.options.drain_bytes_max.saturating_sub(in_flight);
+        let files = Arc::clone(state.disk.log());
+        let mut sends = Vec::new();
+        let State { lanes, disk, .. } = state;
+        for (&partition, lane) in lanes {
+            if lane.sent >= disk.next(partition) {
+                lane.leaving = true;
+                continue;
+            }
+            // Only what is durable can be read.
+            let end = barrage_log::EventLog::end(files.as_ref(), partition).0;
+            if lane.sent < end && room > 0 {
+                room = room.saturating_sub(SEND_BYTES);
+                sends.push(Send { partition, from: lane.sent, end });
+            }
+        }
+        sends
+    }
+
+    /// Hands one piece to the log; false when it takes nothing more now.
+    fn send(&mut self, inner: &Inner, files: &EmbeddedLog, send: &Send) -> bool {
+        let mut batch = AppendBatch::new();
+        let next = match disk::read(files, send.partition, (send.from, send.end), SEND_BYTES, &mut batch) {
+            Ok(next) => next,
+            Err(error) => {
+                if !std::mem::replace(&mut self.failed, true) {
+                    tracing::error!(
+                        partition = %send.partition, %error,
+                        "the spool cannot be read: callbacks in it wait until its files are whole again"
+                    );
+                }
+                self.paused_until = Instant::now() + PAUSE;
+                return false;
+            }
+        };
+        self.failed = false;
+        let bytes = batch.bytes();
+        match inner.log.append(&mut batch) {
+            Ok(ack) => {
+                let mut state = inner.state();
+                if let Some(lane) = state.lanes.get_mut(&send.partition) {
+                    lane.sent = next;
+                    lane.sends.push_back((next, bytes, ack));
+                }
+                true
+            }
+            Err(error) => {
+                if !matches!(error, AppendError::Full { .. }) {
+                    tracing::warn!(%error, "the log does not take what waits in the spool; it is tried again");
+                }
+                self.paused_until = Instant::now() + PAUSE;
+                false
+            }
+        }
+    }
+
+    fn tell(&mut self, inner: &Inner, state: &State, now: Instant) {
+        let status = state.status(now);
+        let metrics = &inner.metrics;
+        let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        metrics.partitions.set(gauge(status.partitions as u64));
+        metrics.waiting_records.set(gauge(status.records));
+        metrics.waiting_bytes.set(gauge(status.bytes));
+        metrics.since.set(gauge(status.since_ms / 1_000));
+        metrics.failed.set(i64::from(status.failed));
+        if status.partitions == 0 || now.saturating_duration_since(self.told) < TELL_EVERY {
+            return;
+        }
+        self.told = now;
+        tracing::warn!(
+            partitions = status.partitions,
+            records = status.records,
+            bytes = status.bytes,
+            since_s = status.since_ms / 1_000,
+            drained = self.drained,
+            "callbacks wait in the spool until the log takes them"
+        );
+    }
+}
