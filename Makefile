@@ -5,7 +5,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test lint audit bench fmt torture clean-data
+.PHONY: help setup build run test lint audit bench fmt torture kafka kafka-stop clean-data
 
 # One file or several, played by `make run`; empty: a simulated evening.
 FILE ?=
@@ -17,6 +17,8 @@ SPEED ?= 20
 ARGS ?=
 # Rounds of kill -9 in `make torture`.
 TORTURE ?= 500
+# Nodes of `make kafka` when it is started for the first time; afterwards it is as it was made.
+N ?=
 
 help: ## This list
 	@echo "Barrage: live-room numbers from IM callbacks"
@@ -49,6 +51,12 @@ bench: setup ## Measures; prints the machine, the commit and ratios to bare ceil
 
 torture: setup ## The crash tests with TORTURE=500 rounds of kill -9
 	@TORTURE='$(TORTURE)' scripts/test.sh --test crash -- --nocapture
+
+kafka: setup ## Starts a real Kafka on 127.0.0.1:9092, data in ./data/kafka (N=3: three nodes, min.insync.replicas 2)
+	@deploy/kafka/kafka.sh start --dir ./data/kafka $(if $(N),--nodes $(N))
+
+kafka-stop: ## Stops that Kafka and keeps its data
+	@deploy/kafka/kafka.sh stop --dir ./data/kafka
 
 fmt: setup ## Formats the code
 	@cargo fmt --all

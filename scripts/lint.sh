@@ -18,9 +18,9 @@ say "dependencies"
 scripts/audit.sh
 
 say "scripts"
-for script in scripts/*.sh .ci/run; do bash -n "$script"; done
+for script in scripts/*.sh deploy/*/*.sh .ci/run; do bash -n "$script"; done
 if command -v shellcheck >/dev/null 2>&1; then
-  shellcheck -x scripts/*.sh .ci/run
+  shellcheck -x scripts/*.sh deploy/*/*.sh .ci/run
 else
   note "shellcheck is not installed: scripts were only parsed"
 fi

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what is missing to build Barrage, and says what and why. Does nothing when nothing is missing.
+# Installs what is missing to build and to test Barrage, and says what and why. Does nothing when nothing is missing.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -27,8 +27,19 @@ have_cxx() {
   printf '#include <atomic>\nint main() { return 0; }\n' | "${CXX:-c++}" -x c++ -fsyntax-only - >/dev/null 2>&1
 }
 
+have_header() { # header
+  printf '#include <%s>\n' "$1" | "${CC:-cc}" -x c -fsyntax-only - >/dev/null 2>&1
+}
+
 have_cxx || want g++ "compiles RocksDB, the store of the numbers, which is C++"
 have_libclang || want libclang-dev "reads RocksDB's header to make its Rust bindings"
+command -v cmake >/dev/null 2>&1 || want cmake "builds librdkafka, the Kafka client, which is C"
+command -v make >/dev/null 2>&1 || want make "builds librdkafka, driven by cmake"
+command -v pkg-config >/dev/null 2>&1 || want pkg-config "finds the libraries that librdkafka uses"
+have_header openssl/ssl.h || want libssl-dev "encrypts and authenticates connections to Kafka"
+have_header zlib.h || want zlib1g-dev "reads records that other Kafka clients compressed with gzip"
+command -v java >/dev/null 2>&1 || want default-jre-headless "runs the real Kafka broker of the tests and of make kafka"
+command -v mvn >/dev/null 2>&1 || want maven "fetches that broker, with checksums checked"
 if ! command -v cargo >/dev/null 2>&1; then
   command -v curl >/dev/null 2>&1 || want curl "fetches rustup, the installer of Rust"
   [ -e /etc/ssl/certs/ca-certificates.crt ] || [ "$(uname)" = Darwin ] ||

@@ -59,6 +59,11 @@ impl AppendBatch {
         self.bytes.len()
     }
 
+    /// The bytes of all records, one after the other.
+    pub(crate) fn buffer(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// The records in the order in which they were pushed.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (Partition, &[u8])> {
         let mut start = 0;

@@ -81,6 +81,33 @@ pub enum ReadError {
         /// The partition that was asked for.
         partition: Partition,
     },
+    /// The partition holds less than it did: its topic was deleted and made anew, or the cluster lost records.
+    #[error(
+        "{partition} ended at offset {seen} and now ends at {end}: its topic was deleted and made anew, or the cluster \
+         lost records. If the topic is the right one, rebuild from it; if not, bring the old one back. Nothing is read \
+         from it until this process starts again"
+    )]
+    Changed {
+        /// The partition.
+        partition: Partition,
+        /// Where it ended, by what was acknowledged or read.
+        seen: Offset,
+        /// Where it ends now.
+        end: Offset,
+    },
+    /// Offsets are missing inside the partition, so it is not what was appended.
+    #[error(
+        "{partition} goes from offset {expected} to {found}: the topic was compacted or written in transactions, and \
+         records may be lost. Set its cleanup.policy to delete, find out who writes to it, and rebuild"
+    )]
+    Gap {
+        /// The partition.
+        partition: Partition,
+        /// The offset that should come next.
+        expected: Offset,
+        /// The offset that came.
+        found: Offset,
+    },
     /// Stored bytes are not what was written.
     #[error(transparent)]
     Corrupt(#[from] Corruption),
@@ -150,6 +177,47 @@ pub enum OpenError {
         asked_room: u16,
         /// User partitions that were asked for.
         asked_user: u16,
+    },
+    /// The topics have other partition counts than the configuration, or than the log was made with.
+    #[error(
+        "the log in Kafka has {found_room} room and {found_user} user partitions, {expected_by} {expected_room} and \
+         {expected_user}. The count is fixed when a log is made, since keys are placed by it: {remedy}"
+    )]
+    OtherTopics {
+        /// Partitions of the room topic.
+        found_room: u16,
+        /// Partitions of the user topic.
+        found_user: u16,
+        /// Who says otherwise, with a verb.
+        expected_by: &'static str,
+        /// Room partitions that were expected.
+        expected_room: u16,
+        /// User partitions that were expected.
+        expected_user: u16,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// A topic has settings under which the log could lose records or would refuse them.
+    #[error("topic {topic} has {setting}={value}: {reason}")]
+    TopicSetting {
+        /// The topic.
+        topic: String,
+        /// Name of the setting.
+        setting: &'static str,
+        /// Its value.
+        value: String,
+        /// Why that does not work, and what to do.
+        reason: String,
+    },
+    /// Kafka did not do what was asked.
+    #[error("cannot {action} at {brokers}: {reason}")]
+    Kafka {
+        /// What was tried.
+        action: String,
+        /// The configured brokers.
+        brokers: String,
+        /// Kafka's answer.
+        reason: String,
     },
     /// Another process has the log open.
     #[error("the log in {} is open in another process: stop that one first, or use another data directory", dir.display())]

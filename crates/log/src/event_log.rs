@@ -27,6 +27,12 @@ pub struct Record<'a> {
 pub enum Health {
     /// It can.
     Ready,
+    /// It can, up to a limit, and something is wrong that a person must see: what is appended may not become durable
+    /// before it is put right.
+    Impaired {
+        /// What is wrong, for a person.
+        reason: Arc<str>,
+    },
     /// Writing failed and the log takes nothing more until it is opened again; durable records can still be read.
     Failed {
         /// What failed, for a person.
@@ -59,7 +65,8 @@ pub trait EventLog: Send + Sync + 'static {
     fn partitions(&self, topic: Topic) -> u16;
 
     /// Enqueues the records as **one** atomic write and returns at once; the acknowledgement follows when all of them
-    /// are durable. The order of calls is the order in the log.
+    /// are durable. The order of calls is the order in every partition. (On Kafka a crash may leave a part of a batch
+    /// that was not acknowledged, and a record may be there more than once; its first appearances are in order.)
     ///
     /// On success the batch is empty again (its memory is kept for the next use); on an error it is unchanged and
     /// nothing was appended. An empty batch is acknowledged at once.
@@ -77,9 +84,10 @@ pub trait EventLog: Send + Sync + 'static {
     /// breaks counts as visited. A `from` at or past the end visits nothing and is returned unchanged.
     ///
     /// # Errors
-    /// [`ReadError::Trimmed`] when `from` lies before [`EventLog::start`], [`ReadError::UnknownPartition`], and
-    /// [`ReadError::Corrupt`] or [`ReadError::Io`] when the stored bytes cannot be had; records before the damage were
-    /// visited then.
+    /// [`ReadError::Trimmed`] when `from` lies before [`EventLog::start`], [`ReadError::UnknownPartition`],
+    /// [`ReadError::Changed`] or [`ReadError::Gap`] when the partition is not what it was, and [`ReadError::Corrupt`]
+    /// or [`ReadError::Io`] when the stored bytes cannot be had; records before the damage were visited then. A server
+    /// that cannot be reached is no error: nothing is visited, and [`EventLog::health`] says so.
     fn read(
         &self,
         partition: Partition,

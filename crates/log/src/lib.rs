@@ -1,4 +1,4 @@
-//! The log of what happened: the [`EventLog`] trait, and the embedded implementation on segment files.
+//! The log of what happened: the [`EventLog`] trait, the embedded implementation on segment files, and the one on Kafka.
 //!
 //! This crate *is* the order and the durability of records: they are appended in atomic batches, acknowledged when
 //! they are durable, and read back by partition and offset. It is *not* a codec: a record is bytes to it, and it
@@ -6,10 +6,11 @@
 //!
 //! | module | holds |
 //! | --- | --- |
-//! | [`event_log`] | the trait, which an implementation on Kafka fits as well |
+//! | [`event_log`] | the trait |
 //! | [`batch`], [`ack`] | what goes into an append and what comes back |
 //! | [`error`] | one enum an operation |
 //! | [`embedded`] | the implementation on own segment files, with group commit |
+//! | [`kafka`] | the implementation on Kafka, its consumer group and control topics |
 //! | [`owner`] | who runs which partition, where a log is shared out among processes |
 //! | [`metrics`] | every metric name of the crate |
 //! | `conformance` | what every implementation must do, as tests (feature `test-util`) |
@@ -21,6 +22,7 @@ pub mod conformance;
 pub mod embedded;
 pub mod error;
 pub mod event_log;
+pub mod kafka;
 pub mod metrics;
 pub mod owner;
 
@@ -29,6 +31,7 @@ pub use batch::AppendBatch;
 pub use embedded::{EmbeddedLog, EmbeddedOptions, LogReader};
 pub use error::{AppendError, Corruption, OpenError, ReadError, TrimError};
 pub use event_log::{EventLog, Health, Record, SnapshotBase};
+pub use kafka::{ControlTopic, Group, KafkaLog, KafkaMetrics, KafkaOptions};
 pub use metrics::Metrics;
 pub use owner::{Follow, Owner};
 

@@ -34,6 +34,7 @@ impl Readiness {
         let mut reasons = Vec::new();
         match health {
             Health::Ready => {}
+            Health::Impaired { reason } => reasons.push(format!("the log is impaired: {reason}")),
             Health::Failed { reason } => reasons.push(format!("the log failed and takes nothing: {reason}")),
             Health::Closed => reasons.push("the log is closed".to_owned()),
         }

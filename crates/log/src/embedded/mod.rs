@@ -22,7 +22,7 @@ mod options;
 mod recover;
 mod scan;
 mod segment;
-mod shape;
+pub(crate) mod shape;
 mod shared;
 mod tail;
 mod writer;

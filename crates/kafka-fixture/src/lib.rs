@@ -1,0 +1,210 @@
+//! Real Kafka brokers for tests: on free ports of 127.0.0.1, with their data in a directory that goes with them.
+//!
+//! This crate *is* `deploy/kafka/kafka.sh` as a value that a test owns, and signals to the processes it started. It is
+//! *not* a Kafka client, and nothing but tests depends on it.
+//!
+//! A broker takes seconds and some 370 MiB to start, so tests that do nothing to it share one per test program:
+//! [`Broker::shared`], with topics of their own under [`prefix`]. Tests that stop, kill or halt it start their own.
+
+use std::fmt;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+
+/// One or several nodes of a real Kafka. Dropped, all of them are killed and their data is removed.
+pub struct Broker {
+    dir: tempfile::TempDir,
+    ports: Vec<u16>,
+}
+
+impl fmt::Debug for Broker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Broker").field("dir", &self.dir.path()).field("ports", &self.ports).finish()
+    }
+}
+
+/// A topic prefix that no other test uses, as `t1f09ac33.`.
+///
+/// # Panics
+/// When the system has no randomness.
+#[must_use]
+pub fn prefix() -> String {
+    format!("t{:08x}.", getrandom::u32().expect("the system has randomness"))
+}
+
+/// The script that starts brokers.
+fn script() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/kafka/kafka.sh")
+}
+
+/// Ports that were free a moment ago. All are held at once, so that none comes twice.
+fn free_ports(count: usize) -> Vec<u16> {
+    let held: Vec<_> =
+        (0..count).map(|_| TcpListener::bind(("127.0.0.1", 0)).expect("a port of the loopback is free")).collect();
+    held.iter().map(|listener| listener.local_addr().expect("a bound socket has an address").port()).collect()
+}
+
+impl Broker {
+    /// Starts `nodes` of them and waits until all answer. With three or more, topics have three replicas and
+    /// `min.insync.replicas=2`.
+    ///
+    /// # Panics
+    /// When they do not start; the reason is printed.
+    #[must_use]
+    pub fn start(nodes: usize) -> Self {
+        let dir = tempfile::Builder::new().prefix("barrage-kafka").tempdir().expect("a temporary directory");
+        // Another program may take a port between the choice and the start: then once more with others.
+        for attempt in 1.. {
+            let ports = free_ports(2 * nodes);
+            let list = ports.iter().map(u16::to_string).collect::<Vec<_>>().join(",");
+            let broker = dir.path().join(attempt.to_string());
+            if Self::run(&broker, &["start", "--nodes", &nodes.to_string(), "--ports", &list]) {
+                let ports = ports.into_iter().take(nodes).collect();
+                return Self { dir, ports };
+            }
+            Self::run(&broker, &["stop"]);
+            assert!(attempt < 3, "Kafka did not start; its reason is printed above");
+            std::fs::remove_dir_all(&broker).expect("the directory of a broker that did not start can be removed");
+        }
+        unreachable!("the loop above ends")
+    }
+
+    /// One node for all tests of this program that do nothing to it but use topics of their own.
+    ///
+    /// It is not dropped, so it would outlive the program: a small guard process ends it when the program is gone.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn shared() -> &'static Self {
+        static SHARED: OnceLock<Broker> = OnceLock::new();
+        SHARED.get_or_init(|| {
+            let broker = Self::start(1);
+            broker.guard();
+            broker
+        })
+    }
+
+    /// Ends the nodes when this process is gone, however it went: statics are not dropped, and a test program may be
+    /// killed. The guard waits for the end of a pipe that only this process holds open.
+    fn guard(&self) {
+        let home = self.home();
+        let wait = "read -r _; \"$0\" stop --dir \"$1\"; rm -rf \"$2\"";
+        let child = Command::new("bash")
+            .args(["-c", wait])
+            .args([script().as_os_str(), home.as_os_str(), self.dir.path().as_os_str()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("bash can be started");
+        // Never closed by us: the system does it at the end of the process.
+        std::mem::forget(child);
+    }
+
+    /// Where clients connect, as `127.0.0.1:40001,127.0.0.1:40003`.
+    #[must_use]
+    pub fn brokers(&self) -> String {
+        self.ports.iter().map(|port| format!("127.0.0.1:{port}")).collect::<Vec<_>>().join(",")
+    }
+
+    /// Number of nodes; they are counted from 1.
+    #[must_use]
+    pub fn nodes(&self) -> usize {
+        self.ports.len()
+    }
+
+    /// Stops a node as an operator would: it hands over what it leads, and ends.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn stop(&self, node: usize) {
+        let pid = self.signal(node, Signal::TERM);
+        Self::gone(pid);
+    }
+
+    /// Kills a node with signal 9 and waits until it is gone.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn kill(&self, node: usize) {
+        let pid = self.signal(node, Signal::KILL);
+        Self::gone(pid);
+    }
+
+    /// Halts a node (SIGSTOP): its connections stay open and nothing answers.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn halt(&self, node: usize) {
+        self.signal(node, Signal::STOP);
+    }
+
+    /// Lets a halted node go on.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn resume(&self, node: usize) {
+        self.signal(node, Signal::CONT);
+    }
+
+    /// Starts a node that was stopped or killed, with the data and the ports it had, and waits until it answers.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn restart(&self, node: usize) {
+        assert!(Self::run(&self.home(), &["start", "--node", &node.to_string()]), "node {node} did not start again");
+    }
+
+    fn home(&self) -> PathBuf {
+        // The attempt that succeeded is the only one that was left.
+        let mut entries = std::fs::read_dir(self.dir.path()).expect("the directory is there");
+        entries.next().expect("a broker was started in it").expect("it can be read").path()
+    }
+
+    fn run(dir: &Path, arguments: &[&str]) -> bool {
+        let output = Command::new(script())
+            .args(arguments)
+            .arg("--dir")
+            .arg(dir)
+            .stdin(Stdio::null())
+            .output()
+            .expect("deploy/kafka/kafka.sh can be run");
+        if !output.status.success() {
+            eprintln!("{}", String::from_utf8_lossy(&output.stderr));
+        }
+        output.status.success()
+    }
+
+    fn pid(&self, node: usize) -> Option<Pid> {
+        let text = std::fs::read_to_string(self.home().join(format!("node-{node}/pid"))).ok()?;
+        Pid::from_raw(text.trim().parse().ok()?)
+    }
+
+    fn signal(&self, node: usize, signal: Signal) -> Pid {
+        let pid = self.pid(node).unwrap_or_else(|| panic!("node {node} was started"));
+        kill_process(pid, signal).unwrap_or_else(|error| panic!("node {node} runs: {error}"));
+        pid
+    }
+
+    /// Waits for the end of a process that is not our child: the script started it and ended long ago.
+    fn gone(pid: Pid) {
+        while test_kill_process(pid).is_ok() {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        for node in 1..=self.nodes() {
+            if let Some(pid) = self.pid(node)
+                && kill_process(pid, Signal::KILL).is_ok()
+            {
+                Self::gone(pid);
+            }
+        }
+    }
+}

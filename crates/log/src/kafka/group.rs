@@ -1,0 +1,384 @@
+//! Membership in the consumer group: which partitions are this process's, and the records of those.
+//!
+//! One `BaseConsumer` on one thread, which never waits for a reader: records go into bounded feeds, and a partition whose
+//! feed is full is paused. Offsets are ours: an assignment names each partition's next one, never the group's.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use barrage_event::{Offset, Partition, Topic};
+use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::types::RDKafkaRespErr;
+use rdkafka::{ClientContext, TopicPartitionList};
+
+use crate::error::OpenError;
+use crate::kafka::BURST;
+use crate::kafka::intake::raw;
+use crate::kafka::shared::{Shared, locked};
+use crate::owner::{Follow, Owner};
+
+/// How often offsets are committed to the group, for people and their tools. Nothing is ever resumed from them.
+const COMMIT_EVERY: Duration = Duration::from_secs(5);
+
+/// What is this member's.
+#[derive(Debug, Default)]
+struct Mine {
+    /// Counts assignments and revocations; a store that was opened for an earlier one follows nothing.
+    epoch: u64,
+    partitions: BTreeSet<usize>,
+}
+
+struct Core {
+    shared: Arc<Shared>,
+    owner: Arc<dyn Owner>,
+    mine: Mutex<Mine>,
+    /// Stores that have opened: epoch, partition, next offset.
+    followed: Mutex<Vec<(u64, usize, u64)>>,
+    any_followed: AtomicBool,
+    /// When the thread last served the group, in ms since `begun`.
+    served_ms: AtomicU64,
+    /// Until then ownership is doubtful, because this process stood still, in ms since `begun`.
+    doubt_until_ms: AtomicU64,
+    lost: AtomicBool,
+    begun: Instant,
+    stop: AtomicBool,
+}
+
+impl fmt::Debug for Core {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Core").field("mine", &locked(&self.mine)).finish_non_exhaustive()
+    }
+}
+
+/// What a store calls when it has opened.
+#[derive(Debug)]
+struct Follower {
+    core: Arc<Core>,
+    epoch: u64,
+}
+
+impl Follow for Follower {
+    fn follow(&self, partition: Partition, from: Offset) {
+        if let Some(dense) = self.core.shared.shape.dense(partition) {
+            locked(&self.core.followed).push((self.epoch, dense, from.0));
+            self.core.any_followed.store(true, Ordering::Release);
+        }
+    }
+}
+
+struct Member(Arc<Core>);
+
+impl ClientContext for Member {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        super::client_log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
+            self.0.shared.reachable(Err(reason));
+        }
+        tracing::debug!(%error, reason, "group");
+    }
+}
+
+impl ConsumerContext for Member {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, error: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        if error == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
+            self.0.assigned(list);
+            self.0.assign(consumer);
+        } else {
+            let revoking = error == RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS;
+            // Whatever else it is, these partitions may be another's already.
+            self.0.give_up(consumer, !revoking || consumer.assignment_lost());
+            if let Err(error) = consumer.unassign() {
+                tracing::error!(%error, "partitions could not be handed back");
+            }
+        }
+        self.0.served();
+    }
+
+    fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
+        if let Err(error) = result {
+            tracing::debug!(%error, "offsets were not committed to the group; nothing depends on them");
+        }
+    }
+}
+
+impl Core {
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Notes that the thread is alive. When it was not for a good part of the session, others may own its partitions: it
+    /// takes some heartbeats to find out.
+    fn served(&self) {
+        let now = self.now_ms();
+        let before = self.served_ms.swap(now, Ordering::AcqRel);
+        let session = u64::from(self.shared.options.session_timeout_ms);
+        if now.saturating_sub(before) > session / 2 {
+            self.doubt_until_ms.store(now + session, Ordering::Release);
+        }
+    }
+
+    /// Takes over what the group gives: feeds for partitions whose stores are open.
+    fn assigned(self: &Arc<Self>, list: &TopicPartitionList) {
+        let shared = &self.shared;
+        let mut partitions = Vec::new();
+        for element in list.elements() {
+            match shared.intake.dense(element.topic(), element.partition()) {
+                Some(dense) => partitions.extend(shared.shape.partition(dense)),
+                None => {
+                    let (topic, index) = (element.topic(), element.partition());
+                    tracing::error!(topic, index, "the group gave a partition that the log was made without; ignored");
+                }
+            }
+        }
+        let epoch = {
+            let mut mine = locked(&self.mine);
+            mine.epoch += 1;
+            mine.partitions = partitions.iter().filter_map(|p| shared.shape.dense(*p)).collect();
+            mine.epoch
+        };
+        self.lost.store(false, Ordering::Release);
+        shared.metrics.rebalances.inc();
+        shared.metrics.assigned_partitions.set(i64::try_from(partitions.len()).unwrap_or(i64::MAX));
+        let follow: Arc<dyn Follow> = Arc::new(Follower { core: Arc::clone(self), epoch });
+        let ready = self.owner.assigned(&partitions, &follow);
+        for (partition, from) in ready {
+            if partitions.contains(&partition)
+                && let Some(dense) = shared.shape.dense(partition)
+            {
+                shared.intake.open(dense, from.0);
+            }
+        }
+        shared.advance();
+    }
+
+    /// Assigns every partition that has a feed, each from its next offset.
+    fn assign(&self, consumer: &BaseConsumer<Member>) {
+        self.shared.intake.unpause(consumer, &self.shared.intake.held());
+        if let Err(error) = consumer.assign(&self.shared.intake.assignment()) {
+            tracing::error!(%error, "partitions could not be assigned; the group is joined anew");
+            self.lost.store(true, Ordering::Release);
+        }
+    }
+
+    /// Stops everything that is this member's, before somebody else begins.
+    fn give_up(&self, consumer: &BaseConsumer<Member>, lost: bool) {
+        let partitions: Vec<Partition> = {
+            let mine = locked(&self.mine);
+            mine.partitions.iter().filter_map(|dense| self.shared.shape.partition(*dense)).collect()
+        };
+        if lost {
+            self.lost.store(true, Ordering::Release);
+        }
+        if !partitions.is_empty() {
+            self.owner.revoked(&partitions, lost);
+            if !lost {
+                self.commit(consumer);
+            }
+        }
+        {
+            let mut mine = locked(&self.mine);
+            mine.epoch += 1;
+            mine.partitions.clear();
+        }
+        self.shared.intake.unpause(consumer, &self.shared.intake.held());
+        self.shared.intake.close_all();
+        self.shared.metrics.rebalances.inc();
+        self.shared.metrics.assigned_partitions.set(0);
+        self.shared.advance();
+    }
+
+    /// Stores have opened: their partitions are fetched from now on, the others go on where they are.
+    fn follow(&self, consumer: &BaseConsumer<Member>) {
+        let followed = std::mem::take(&mut *locked(&self.followed));
+        let mut any = false;
+        for (epoch, dense, from) in followed {
+            let mine = locked(&self.mine);
+            if mine.epoch == epoch && mine.partitions.contains(&dense) {
+                self.shared.intake.open(dense, from);
+                any = true;
+            }
+        }
+        if any {
+            self.assign(consumer);
+        }
+    }
+
+    /// Tells the group how far readers are.
+    fn commit(&self, consumer: &BaseConsumer<Member>) {
+        let mut list = TopicPartitionList::new();
+        for (dense, position) in self.shared.intake.collect(|dense, feed| Some((dense, feed.position()))) {
+            self.shared.intake.enter(&mut list, dense, raw(position));
+        }
+        if list.count() > 0
+            && let Err(error) = consumer.commit(&list, CommitMode::Async)
+        {
+            tracing::debug!(%error, "offsets were not committed to the group; nothing depends on them");
+        }
+    }
+
+    fn join(self: &Arc<Self>) -> Result<BaseConsumer<Member>, KafkaError> {
+        let config = self.shared.options.consumer("project");
+        let consumer = BaseConsumer::from_config_and_context(&config, Member(Arc::clone(self)))?;
+        let names = &self.shared.names;
+        consumer.subscribe(&[names.of(Topic::Room), names.of(Topic::User)])?;
+        Ok(consumer)
+    }
+
+    fn run(self: Arc<Self>, first: BaseConsumer<Member>) {
+        let mut next = Some(first);
+        let mut wait = Duration::from_millis(100);
+        while !self.stop.load(Ordering::Acquire) {
+            let consumer = match next.take().map_or_else(|| self.join(), Ok) {
+                Ok(consumer) => consumer,
+                Err(error) => {
+                    tracing::error!(%error, "the consumer group cannot be joined; it is tried again");
+                    std::thread::sleep(wait);
+                    wait = (wait * 2).min(Duration::from_secs(5));
+                    continue;
+                }
+            };
+            self.consume(&consumer);
+            // Politely or not, nothing is ours any more; dropping it leaves the group.
+            self.give_up(&consumer, !self.stop.load(Ordering::Acquire));
+            let _ = consumer.unassign();
+            consumer.unsubscribe();
+            drop(consumer);
+            if !self.stop.load(Ordering::Acquire) {
+                std::thread::sleep(wait);
+            }
+        }
+    }
+
+    /// Serves the group until told to stop, or until this consumer is of no use any more.
+    fn consume(&self, consumer: &BaseConsumer<Member>) {
+        let mut committed = Instant::now();
+        while !self.stop.load(Ordering::Acquire) {
+            self.served();
+            let mut arrived = 0;
+            let mut wait = Duration::from_millis(if self.shared.intake.any_paused() { 2 } else { 20 });
+            while let Some(polled) = consumer.poll(wait) {
+                wait = Duration::ZERO;
+                match polled {
+                    Ok(message) => {
+                        arrived += usize::from(self.shared.intake.accept(&self.shared, &message).is_some());
+                    }
+                    Err(KafkaError::MessageConsumptionFatal(code)) => {
+                        tracing::error!(%code, "the member of the group failed; the group is joined anew");
+                        return;
+                    }
+                    Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset) => {
+                        self.shared.intake.diagnose(&self.shared, consumer);
+                        self.shared.advance();
+                    }
+                    Err(error) => tracing::debug!(%error, "group"),
+                }
+                if arrived >= BURST {
+                    break;
+                }
+            }
+            if arrived > 0 {
+                self.shared.metrics.feed_records.inc_by(arrived as u64);
+                self.shared.advance();
+            }
+            if self.any_followed.swap(false, Ordering::AcqRel) {
+                self.follow(consumer);
+            }
+            if self.shared.intake.collect(|_, feed| feed.restart.then_some(())).is_empty() {
+                self.shared.intake.balance(consumer);
+            } else {
+                self.assign(consumer);
+            }
+            let bytes = i64::try_from(self.shared.intake.bytes()).unwrap_or(i64::MAX);
+            self.shared.metrics.feed_bytes.set(bytes);
+            if committed.elapsed() > COMMIT_EVERY {
+                committed = Instant::now();
+                self.commit(consumer);
+            }
+            if consumer.assignment_lost() {
+                self.lost.store(true, Ordering::Release);
+            }
+        }
+    }
+}
+
+/// This process as a member of the group. Dropped, it leaves, as [`Group::leave`] does.
+#[derive(Debug)]
+pub struct Group {
+    core: Arc<Core>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Group {
+    pub(crate) fn join(shared: &Arc<Shared>, owner: Arc<dyn Owner>) -> Result<Self, OpenError> {
+        let core = Arc::new(Core {
+            shared: Arc::clone(shared),
+            owner,
+            mine: Mutex::default(),
+            followed: Mutex::default(),
+            any_followed: AtomicBool::new(false),
+            served_ms: AtomicU64::new(0),
+            doubt_until_ms: AtomicU64::new(0),
+            lost: AtomicBool::new(false),
+            begun: Instant::now(),
+            stop: AtomicBool::new(false),
+        });
+        let consumer = core.join().map_err(|error| shared.options.refuse("join the consumer group", error))?;
+        let run = Arc::clone(&core);
+        let thread = std::thread::Builder::new().name("kafka-group".to_owned()).spawn(move || run.run(consumer));
+        let thread = thread.map_err(|error| shared.options.refuse("start the thread of the group", error))?;
+        Ok(Self { core, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// The partitions that are this process's now, in the order in which answers list them.
+    #[must_use]
+    pub fn partitions(&self) -> Vec<Partition> {
+        let mine = locked(&self.core.mine);
+        mine.partitions.iter().filter_map(|dense| self.core.shared.shape.partition(*dense)).collect()
+    }
+
+    /// Whether a partition is surely this process's: to be asked before anything leaves the process in its name.
+    ///
+    /// False as well while that is doubtful: for a session's length after the process stood still for half a session
+    /// (halted, or starved), because others may have the partition by then and the news takes some heartbeats.
+    #[must_use]
+    pub fn is_owner_now(&self, partition: Partition) -> bool {
+        let core = &self.core;
+        let Some(dense) = core.shared.shape.dense(partition) else { return false };
+        let now = core.now_ms();
+        let silent = now.saturating_sub(core.served_ms.load(Ordering::Acquire));
+        !core.lost.load(Ordering::Acquire)
+            && silent <= u64::from(core.shared.options.session_timeout_ms) / 2
+            && now >= core.doubt_until_ms.load(Ordering::Acquire)
+            && locked(&core.mine).partitions.contains(&dense)
+    }
+
+    /// Whether the group took this member's partitions away without asking, and gave it none since.
+    #[must_use]
+    pub fn assignment_lost(&self) -> bool {
+        self.core.lost.load(Ordering::Acquire)
+    }
+
+    /// Leaves the group politely: the owner commits and releases, and the others take over at once. Returns when that is
+    /// done. A second call does nothing.
+    pub fn leave(&self) {
+        self.core.stop.store(true, Ordering::Release);
+        if let Some(thread) = locked(&self.thread).take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}

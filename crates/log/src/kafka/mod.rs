@@ -1,0 +1,319 @@
+//! The log in Kafka: two topics of a fixed number of partitions, one producer that loses nothing, readers that are told
+//! every offset.
+//!
+//! * **Appending** never waits: a record goes to librdkafka at once and is kept here until it is acknowledged. After any
+//!   error a new producer sends everything unacknowledged again, in order, so a record may be in the log twice but its
+//!   first appearances are in the order of the appends. A record that Kafka refuses blocks its partition, loudly, and no
+//!   other (`outbox.rs`, `producer.rs`).
+//! * **Reading** is from the feeds of the consumer group while a worker keeps up, and from a consumer beside the group
+//!   for everything else (`group.rs`, `side.rs`). Both check that offsets are dense.
+//! * **Watching**: ends, partition counts and settings are asked for again and again, because they can change under a
+//!   running process (`watcher.rs`).
+//! * [`ControlTopic`] is a compacted topic used as a table.
+//!
+//! A batch is *not* atomic here: after a crash a part of an unacknowledged one may be in the log.
+
+mod control;
+mod feed;
+mod group;
+mod intake;
+mod metrics;
+mod options;
+mod outbox;
+mod producer;
+mod shared;
+mod side;
+mod topics;
+mod watcher;
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use barrage_event::{Offset, Partition, Topic};
+use rdkafka::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::ConsumerContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+pub use control::{ControlAck, ControlError, ControlRecord, ControlTopic};
+pub use group::Group;
+pub use metrics::KafkaMetrics;
+pub use options::{KafkaOptions, KafkaSecurity, Secret};
+
+use crate::ack::Ack;
+use crate::batch::AppendBatch;
+use crate::embedded::shape::Shape;
+use crate::error::{AppendError, OpenError, ReadError, TrimError};
+use crate::event_log::{EventLog, Health, Record, SnapshotBase};
+use crate::owner::Owner;
+use feed::Taken;
+use producer::Sender;
+use shared::{Names, Shared, read_error};
+use side::Side;
+use topics::{Admin, Kind};
+use watcher::Watcher;
+
+/// Most records that are taken from a consumer before its thread looks at its other duties.
+const BURST: usize = 2_000;
+
+/// The key in `barrage.rules` under which the log's shape stands.
+pub const LOG_KEY: &str = "log";
+
+/// What librdkafka has to say, at the level it deserves here: most of it repeats what the log says better.
+fn client_log(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    match level {
+        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+            tracing::error!(target: "librdkafka", facility, "{message}");
+        }
+        RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => {
+            tracing::info!(target: "librdkafka", facility, "{message}");
+        }
+        RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => {
+            tracing::debug!(target: "librdkafka", facility, "{message}");
+        }
+    }
+}
+
+/// A client whose errors come back as answers.
+struct Quiet;
+
+impl ClientContext for Quiet {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        client_log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(%error, reason, "Kafka client");
+    }
+}
+
+impl ConsumerContext for Quiet {}
+
+/// A client that notices when the cluster is gone.
+struct Asking(Arc<Shared>);
+
+impl ClientContext for Asking {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        client_log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
+            self.0.reachable(Err(reason));
+        }
+        tracing::debug!(%error, reason, "Kafka client");
+    }
+}
+
+impl ConsumerContext for Asking {}
+
+/// The log in Kafka. Dropped, it closes: see [`KafkaLog::close`].
+#[derive(Debug)]
+pub struct KafkaLog {
+    shared: Arc<Shared>,
+    sender: Arc<Sender>,
+    side: Side,
+    watcher: Watcher,
+}
+
+/// What is written under [`LOG_KEY`]: what keys were placed by.
+#[derive(Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+struct Made {
+    cluster: String,
+    room_partitions: u16,
+    user_partitions: u16,
+}
+
+/// Identity of the log: the same cluster, topics and counts give the same one.
+fn identity(cluster: &str, names: &Names, shape: Shape) -> u128 {
+    let text = format!(
+        "{cluster}\0{}\0{}\0{}\0{}",
+        names.of(Topic::Room),
+        shape.room,
+        names.of(Topic::User),
+        shape.user
+    );
+    // Zero would mean none.
+    xxhash_rust::xxh3::xxh3_128(text.as_bytes()).max(1)
+}
+
+impl KafkaLog {
+    /// Connects, makes the topics that are missing, checks them, and compares their shape with what the log was made
+    /// with, which stands in the control topic `rules` under [`LOG_KEY`].
+    ///
+    /// # Errors
+    /// [`OpenError::Option`] for an option out of range, [`OpenError::Kafka`] when the cluster is not reached in time,
+    /// [`OpenError::OtherTopics`] when partition counts differ, [`OpenError::TopicSetting`] for settings under which
+    /// records would be lost or refused.
+    pub fn open(options: &KafkaOptions, metrics: KafkaMetrics) -> Result<Self, OpenError> {
+        options.check()?;
+        let admin = Admin::connect(options)?;
+        let (cluster, brokers) = admin.cluster()?;
+        let names = Names::new(options);
+        let shape = admin.data_topics(&names, brokers)?;
+        admin.ensure(&options.topic("rules"), 1, Kind::Control)?;
+        Self::compare(options, &cluster, shape)?;
+        let uuid = identity(&cluster, &names, shape);
+        let shared = Arc::new(Shared::new(options.clone(), shape, uuid, metrics));
+        let sender = Arc::new(Sender::start(&shared)?);
+        let watcher = Watcher::start(&shared, &sender, admin).inspect_err(|_| sender.close(Duration::ZERO))?;
+        Ok(Self { side: Side::new(&shared), shared, sender, watcher })
+    }
+
+    /// Compares the topics with what the log was made with, and writes that down when nobody has.
+    fn compare(options: &KafkaOptions, cluster: &str, shape: Shape) -> Result<(), OpenError> {
+        let rules = ControlTopic::open(options, "rules", |_| ())?;
+        let now = Made { cluster: cluster.to_owned(), room_partitions: shape.room, user_partitions: shape.user };
+        let written = rules.get(LOG_KEY.as_bytes()).and_then(|record| record.value);
+        let Some(written) = written else {
+            // Two that make the log at the same time write the same: what the topics have, not what either wants.
+            let text = serde_json::to_vec(&now).map_err(|error| options.refuse("write down the log's shape", error))?;
+            let put = rules.put(LOG_KEY.as_bytes(), Some(&text));
+            put.map_err(|error| options.refuse("write down the log's shape", error))?;
+            return Ok(());
+        };
+        let unreadable = |error| options.refuse("read the log's shape from the control topic", error);
+        let made: Made = serde_json::from_slice(&written).map_err(unreadable)?;
+        if (made.room_partitions, made.user_partitions) != (shape.room, shape.user) {
+            return Err(OpenError::OtherTopics {
+                found_room: shape.room,
+                found_user: shape.user,
+                expected_by: "and was made with",
+                expected_room: made.room_partitions,
+                expected_user: made.user_partitions,
+                remedy: "a topic was changed or made anew. Bring the old one back, or use another topic prefix for a new \
+                         log",
+            });
+        }
+        Ok(())
+    }
+
+    /// Joins the consumer group as one of the processes that run the partitions, under `group_id` of the options. The
+    /// owner is told what is its own from now on, until the group is left.
+    ///
+    /// # Errors
+    /// [`OpenError::Kafka`] when the client cannot be made. An unreachable cluster is no error: the group is joined when
+    /// it answers.
+    pub fn join(&self, owner: Arc<dyn Owner>) -> Result<Group, OpenError> {
+        Group::join(&self.shared, owner)
+    }
+
+    /// What is wrong with topics or partitions and must be put right by a person, if anything is. Records still go to
+    /// the partitions that the log was made with.
+    #[must_use]
+    pub fn problem(&self) -> Option<Arc<str>> {
+        self.shared.problem()
+    }
+
+    /// The options it was opened with.
+    #[must_use]
+    pub fn options(&self) -> &KafkaOptions {
+        &self.shared.options
+    }
+
+    /// Takes nothing more, waits up to `close_wait_ms` for acknowledgements, and tells whoever still waits
+    /// [`AppendError::Closed`]. Leave the group before.
+    pub fn close(&self) {
+        if self.shared.closed.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        self.sender.close(Duration::from_millis(self.shared.options.close_wait_ms.into()));
+        self.watcher.close();
+        self.side.close();
+        self.shared.advance();
+    }
+
+    /// Treats the producer as failed, as after a fatal error of librdkafka.
+    #[cfg(any(test, feature = "test-util"))]
+    pub fn fail_producer(&self) {
+        self.sender.fail("a fault on demand");
+    }
+}
+
+impl Drop for KafkaLog {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl EventLog for KafkaLog {
+    fn uuid(&self) -> u128 {
+        self.shared.uuid
+    }
+
+    fn partitions(&self, topic: Topic) -> u16 {
+        self.shared.shape.of(topic)
+    }
+
+    fn append(&self, batch: &mut AppendBatch) -> Result<Ack, AppendError> {
+        self.sender.append(batch)
+    }
+
+    fn read(
+        &self,
+        partition: Partition,
+        from: Offset,
+        bytes_max: usize,
+        visit: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>,
+    ) -> Result<Offset, ReadError> {
+        let shared = &self.shared;
+        let dense = shared.shape.dense(partition).ok_or(ReadError::UnknownPartition { partition })?;
+        if let Some(broken) = shared.changed(dense) {
+            return Err(read_error(partition, from.0, broken));
+        }
+        let start = shared.start(dense);
+        if from.0 < start {
+            return Err(ReadError::Trimmed { partition, from, start: Offset(start) });
+        }
+        // Past the end is nowhere: it must not move the feed.
+        if from.0 > shared.end(dense) {
+            return Ok(from);
+        }
+        match shared.intake.take(dense, from.0) {
+            Taken::Records(mut chunk) => {
+                let mut bytes_left = bytes_max.max(1);
+                let mut next = from.0;
+                loop {
+                    let flow = chunk.visit(&mut bytes_left, visit);
+                    next = next.max(chunk.position());
+                    shared.intake.give_back(dense, chunk);
+                    if flow.is_break() || bytes_left == 0 {
+                        return Ok(Offset(next));
+                    }
+                    match shared.intake.take(dense, next) {
+                        Taken::Records(more) => chunk = more,
+                        _ => return Ok(Offset(next)),
+                    }
+                }
+            }
+            // Its records are on their way; whoever reads waits for the generation.
+            Taken::Empty => Ok(from),
+            Taken::Broken(broken) => Err(read_error(partition, from.0, broken)),
+            Taken::Elsewhere if from.0 >= shared.end(dense) => Ok(from),
+            Taken::Elsewhere => self.side.read(partition, dense, from, bytes_max, visit),
+        }
+    }
+
+    fn start(&self, partition: Partition) -> Offset {
+        Offset(self.shared.shape.dense(partition).map_or(0, |dense| self.shared.start(dense)))
+    }
+
+    fn end(&self, partition: Partition) -> Offset {
+        Offset(self.shared.shape.dense(partition).map_or(0, |dense| self.shared.end(dense)))
+    }
+
+    fn wait(&self, seen: u64, timeout: Duration) -> u64 {
+        self.shared.wait(seen, timeout)
+    }
+
+    fn health(&self) -> Health {
+        self.shared.health()
+    }
+
+    fn trim(&self, base: &SnapshotBase) -> Result<Vec<(Partition, Offset)>, TrimError> {
+        base.check(self)?;
+        Err(TrimError::NoSnapshot)
+    }
+}
