@@ -110,6 +110,12 @@ pub trait EventLog: Send + Sync + 'static {
     /// `timeout` of zero only asks for the generation.
     fn wait(&self, seen: u64, timeout: Duration) -> u64;
 
+    /// Ends every [`EventLog::wait`] under way, as if something had become durable: for a thread that waits for the log
+    /// and is wanted for something else.
+    ///
+    /// The default does nothing, so that whoever waits looks around when its timeout is over.
+    fn wake(&self) {}
+
     /// Whether the log takes appends, for readiness checks.
     fn health(&self) -> Health;
 

@@ -19,6 +19,9 @@ use crate::duplicates::{BusinessKey, DuplicateWindow, business_key};
 
 /// Dead letters kept in the state; later ones are only counted, so that a flood of them stays bounded.
 pub const DEAD_LETTERS_MAX: u64 = 10_000;
+/// `SdkAppid`s that a partition's state remembers; those that come later are counted all the same, and only have to be
+/// named when they are asked for.
+pub const APPS_MAX: usize = 1_024;
 /// Bytes of a dead letter's reason that are kept.
 const REASON_BYTES_MAX: usize = 500;
 /// An incarnation is forgotten this long after its last record, by the log's timestamps.
@@ -394,6 +397,17 @@ impl Engine {
         }
     }
 
+    /// Remembers the application; 0 is Barrage itself.
+    fn see_app(&mut self, app: u32) {
+        let apps = &mut self.meta.apps;
+        if app != 0
+            && let Err(place) = apps.binary_search(&app)
+            && apps.len() < APPS_MAX
+        {
+            apps.insert(place, app);
+        }
+    }
+
     fn project(&mut self, record: &Record<'_>, envelope: &EnvelopeView<'_>) -> Result<Applied, Stop> {
         let refused = self.refusals.iter().any(|r| r.offset == record.offset.0);
         for (place, projection) in self.projections.iter().enumerate() {
@@ -421,6 +435,7 @@ impl Engine {
             self.reload()?;
             return Ok(Applied::Rewound);
         }
+        self.see_app(envelope.app);
         if !refused {
             self.meta.applied += 1;
             return Ok(Applied::Next);

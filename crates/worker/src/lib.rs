@@ -2,16 +2,25 @@
 //!
 //! [`engine::Engine`] is the state machine of one partition and has neither thread nor clock. [`Worker`] runs the
 //! engines of the partitions that this process owns on a few threads, commits them in time, rebuilds them when asked,
-//! and hands out [`Stores`] for reads.
+//! and hands out [`Stores`] for reads. Which partitions those are may change while it runs: [`Assignments`].
 
+mod assignments;
 mod bloom;
+mod common;
 mod duplicates;
 pub mod engine;
+mod homes;
 mod metrics;
 mod pool;
+mod rebuild;
 mod runner;
+mod shared;
+mod status;
 mod stores;
+mod thread;
 
-pub use engine::{Applied, DEAD_LETTERS_MAX, Engine, Fitness, Stop};
+pub use assignments::Assignments;
+pub use engine::{APPS_MAX, Applied, DEAD_LETTERS_MAX, Engine, Fitness, Stop};
 pub use pool::{Worker, WorkerError, WorkerOptions};
-pub use stores::{DeadLetterRow, PartitionStatus, Phase, RebuildError, RebuildStatus, Snapshot, Stores, Unavailable};
+pub use status::{PartitionStatus, Phase, RebuildError, RebuildStatus, Unavailable};
+pub use stores::{DeadLetterRow, Snapshot, Stores};

@@ -1,6 +1,7 @@
 //! Metrics of the partition loop, as Prometheus names them. Labels are topic and partition.
 
 use barrage_event::Partition;
+use barrage_state::Meta;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -89,5 +90,36 @@ impl Metrics {
         }
         self.lag.get_or_create(&labels).set(0);
         self.stopped.get_or_create(&labels).set(0);
+    }
+
+    /// Takes away what a partition shows of the moment: another process shows it now. Counters stay, because one that
+    /// goes away and comes back looks like a restart.
+    pub(crate) fn forget(&self, labels: &PartitionLabels) {
+        self.lag.remove(labels);
+        self.stream_time.remove(labels);
+        self.overlay_bytes.remove(labels);
+        self.stopped.remove(labels);
+    }
+
+    /// Counts what lies between two commits.
+    pub(crate) fn count(&self, partition: Partition, before: &Meta, after: &Meta) {
+        let labels = PartitionLabels::from(partition);
+        let read = after.next_offset - before.next_offset;
+        self.commit_rows.inc_by(read);
+        self.read.get_or_create(&labels).inc_by(read);
+        self.applied.get_or_create(&labels).inc_by(after.applied - before.applied);
+        self.duplicates.get_or_create(&labels).inc_by(after.duplicates - before.duplicates);
+        self.resent.get_or_create(&labels).inc_by(after.resent - before.resent);
+        self.dead_lettered.get_or_create(&labels).inc_by(after.dead_lettered - before.dead_lettered);
+        self.sequence_gaps.get_or_create(&labels).inc_by(after.sequence_gaps - before.sequence_gaps);
+        if after.dead_lettered > before.dead_lettered {
+            tracing::warn!(
+                %partition,
+                records = after.dead_lettered - before.dead_lettered,
+                "records could not be applied; `barrage dead-letters` lists them"
+            );
+        }
+        #[allow(clippy::cast_precision_loss, reason = "a gauge of seconds: microseconds do not matter")]
+        self.stream_time.get_or_create(&labels).set(after.stream_time as f64 / 1_000.0);
     }
 }

@@ -2,19 +2,21 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use barrage_log::EventLog;
 use barrage_projection::Statistic;
 use barrage_state::{StateEnv, StateOptions};
 use prometheus_client::registry::Registry;
 
+use crate::assignments::Assignments;
+use crate::common::Common;
+use crate::homes::Homes;
 use crate::metrics::Metrics;
-use crate::runner::{Common, Runner, Step};
-use crate::stores::{Shared, Stores};
+use crate::stores::Stores;
+use crate::thread::PartitionThread;
 
 /// Settings of the partition workers of one process.
 #[derive(Debug, Clone)]
@@ -27,6 +29,9 @@ pub struct WorkerOptions {
     pub commit_interval: Duration,
     /// Memory for rows in use, bytes, shared by all partitions. Default 128 MiB.
     pub overlay_bytes: usize,
+    /// How long the store of a partition that was taken away stays open in case it comes back, 0 s to minutes. Default
+    /// 30 s. It costs the memory of its rows, so it is bounded.
+    pub park: Duration,
     /// The stores' shared cache, buffers and threads.
     pub state: StateOptions,
 }
@@ -40,6 +45,7 @@ impl WorkerOptions {
             threads: std::thread::available_parallelism().map_or(2, usize::from),
             commit_interval: Duration::from_millis(100),
             overlay_bytes: 128 << 20,
+            park: Duration::from_secs(30),
             state: StateOptions::default(),
         }
     }
@@ -56,10 +62,11 @@ pub enum WorkerError {
     Close(String),
 }
 
-/// The partitions of this process, running. Dropped without [`Worker::stop`], it stops too, without a last commit.
+/// The partitions of this process, running. Dropped without [`Worker::stop`], it stops too, without a last commit: what
+/// was not committed is read from the log again at the next start.
 pub struct Worker {
     stores: Stores,
-    stopping: Arc<AtomicBool>,
+    assignments: Assignments,
     threads: Vec<JoinHandle<Result<(), String>>>,
 }
 
@@ -68,11 +75,6 @@ impl fmt::Debug for Worker {
         f.debug_struct("Worker").field("stores", &self.stores).finish_non_exhaustive()
     }
 }
-
-/// Longest time a thread waits for the log before it looks around.
-const WAIT_MAX: Duration = Duration::from_millis(200);
-/// The same while a read may ask for a commit.
-const WAIT_DIRTY: Duration = Duration::from_millis(10);
 
 impl Worker {
     /// Opens every partition of `log` and starts to apply it. Returns when all stores are open or have failed to.
@@ -87,40 +89,54 @@ impl Worker {
         registry: &mut Registry,
     ) -> Result<Self, WorkerError> {
         let partitions = log.all_partitions();
+        let worker = Self::start_without_partitions(options, log, statistics, registry)?;
+        let (opened, all_open) = mpsc::channel();
+        let assignments = &worker.assignments;
+        assignments.assign_and_tell(&partitions, assignments.next_generation(), None, Some(&opened));
+        drop(opened);
+        // Ends when every partition was tried, or its thread died.
+        while all_open.recv().is_ok() {}
+        Ok(worker)
+    }
+
+    /// Starts the threads; partitions are given to them by [`Worker::assignments`].
+    ///
+    /// # Errors
+    /// [`WorkerError::Thread`] when no thread can be had.
+    pub fn start_without_partitions(
+        options: &WorkerOptions,
+        log: Arc<dyn EventLog>,
+        statistics: Vec<Box<dyn Statistic>>,
+        registry: &mut Registry,
+    ) -> Result<Self, WorkerError> {
         let statistics = Arc::new(statistics);
         let common = Arc::new(Common {
             log: Arc::clone(&log),
             statistics: Arc::clone(&statistics),
+            assigned: Arc::default(),
+            homes: Homes::default(),
             env: StateEnv::new(options.state),
             state_dir: options.data_dir.join("state"),
             metrics: Metrics::register(registry),
             commit_interval: options.commit_interval,
-            overlay_bytes: options.overlay_bytes / partitions.len().max(1),
+            overlay_bytes: options.overlay_bytes,
+            park: options.park,
         });
-        let shared: Vec<Arc<Shared>> = partitions.iter().map(|&p| Arc::new(Shared::new(p))).collect();
-        let stores = Stores { log, statistics, partitions: Arc::new(shared.clone()) };
-        let stopping = Arc::new(AtomicBool::new(false));
-        let threads = options.threads.clamp(1, 64).min(partitions.len().max(1));
-        let (opened, all_open) = mpsc::channel();
-        let mut handles = Vec::new();
-        for thread in 0..threads {
-            let runners: Vec<Runner> = shared
-                .iter()
-                .skip(thread)
-                .step_by(threads)
-                .map(|shared| Runner::new(Arc::clone(&common), Arc::clone(shared)))
-                .collect();
-            let (stopping, log, opened) = (Arc::clone(&stopping), Arc::clone(&common.log), opened.clone());
+        let stores = Stores { log, statistics, assigned: Arc::clone(&common.assigned) };
+        let count = options.threads.clamp(1, 64).min(common.log.all_partitions().len().max(1));
+        let (senders, receivers): (Vec<_>, Vec<_>) = (0..count).map(|_| mpsc::channel()).unzip();
+        let assignments = Assignments::new(Arc::clone(&common), senders);
+        // Dropped on an error, it ends the threads that have started.
+        let mut worker = Self { stores, assignments, threads: Vec::new() };
+        for (number, commands) in receivers.into_iter().enumerate() {
+            let thread = PartitionThread::new(Arc::clone(&common), commands);
             let handle = std::thread::Builder::new()
-                .name(format!("partitions-{thread}"))
-                .spawn(move || run(runners, log.as_ref(), &stopping, opened))
+                .name(format!("partitions-{number}"))
+                .spawn(move || thread.run())
                 .map_err(WorkerError::Thread)?;
-            handles.push(handle);
+            worker.threads.push(handle);
         }
-        drop(opened);
-        // Ends when every thread has sent or died.
-        while all_open.recv().is_ok() {}
-        Ok(Self { stores, stopping, threads: handles })
+        Ok(worker)
     }
 
     /// For reads and commands.
@@ -129,12 +145,24 @@ impl Worker {
         self.stores.clone()
     }
 
+    /// For whoever knows which partitions are this process's.
+    #[must_use]
+    pub fn assignments(&self) -> Assignments {
+        self.assignments.clone()
+    }
+
     /// Commits what is applied and closes all stores.
     ///
     /// # Errors
     /// [`WorkerError::Close`] when a store could not be closed.
     pub fn stop(mut self) -> Result<(), WorkerError> {
-        self.stopping.store(true, Ordering::Release);
+        let failed = self.end(true);
+        if failed.is_empty() { Ok(()) } else { Err(WorkerError::Close(failed.join("; "))) }
+    }
+
+    /// Ends the threads; what went wrong.
+    fn end(&mut self, commit: bool) -> Vec<String> {
+        self.assignments.stop(commit);
         let mut failed = Vec::new();
         for thread in self.threads.drain(..) {
             match thread.join() {
@@ -143,46 +171,13 @@ impl Worker {
                 Err(_) => failed.push("a worker thread panicked".to_owned()),
             }
         }
-        if failed.is_empty() { Ok(()) } else { Err(WorkerError::Close(failed.join("; "))) }
+        failed
     }
 }
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        self.stopping.store(true, Ordering::Release);
+        // Nobody is left to tell; after `stop` there is nothing to do.
+        drop(self.end(false));
     }
-}
-
-fn run(
-    mut runners: Vec<Runner>,
-    log: &dyn EventLog,
-    stopping: &AtomicBool,
-    opened: mpsc::Sender<()>,
-) -> Result<(), String> {
-    for runner in &mut runners {
-        runner.open();
-    }
-    // The starter waits until every thread has let go of its end.
-    drop(opened);
-    while !stopping.load(Ordering::Acquire) {
-        let seen = log.wait(u64::MAX, Duration::ZERO);
-        let mut busy = false;
-        for runner in &mut runners {
-            busy |= runner.step() == Step::Busy;
-        }
-        if !busy {
-            let dirty = runners.iter().any(|r| r.commit_due().is_some());
-            let now = Instant::now();
-            let due = runners.iter().filter_map(Runner::commit_due).min();
-            let wait = due.map_or(WAIT_MAX, |due| due.saturating_duration_since(now));
-            log.wait(seen, if dirty { wait.min(WAIT_DIRTY) } else { wait });
-        }
-    }
-    let mut failed = Vec::new();
-    for runner in runners {
-        if let Err(error) = runner.close() {
-            failed.push(error.to_string());
-        }
-    }
-    if failed.is_empty() { Ok(()) } else { Err(failed.join("; ")) }
 }

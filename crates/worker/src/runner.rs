@@ -3,38 +3,23 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use barrage_event::{Offset, Partition};
 use barrage_log::EventLog;
-use barrage_projection::Statistic;
-use barrage_state::{Meta, PartitionDir, StateEnv, StoreDir};
+use barrage_state::{PartitionDir, StoreDir};
 
+use crate::common::Common;
 use crate::engine::{Applied, Engine, Fitness, Stop};
-use crate::metrics::{Metrics, PartitionLabels};
-use crate::stores::{Phase, Shared};
+use crate::homes::OpenStore;
+use crate::metrics::PartitionLabels;
+use crate::rebuild::{Rebuild, same, say_given_up, say_progress};
+use crate::shared::Shared;
 
 /// Bytes of records that one step reads at most before other partitions of the thread have their turn.
 const STEP_BYTES: usize = 1 << 20;
 /// Records between commits at most, so that little is read again after a crash.
-const COMMIT_RECORDS: u64 = 100_000;
-
-/// What every runner of the process has in common.
-pub(crate) struct Common {
-    pub(crate) log: Arc<dyn EventLog>,
-    pub(crate) statistics: Arc<Vec<Box<dyn Statistic>>>,
-    pub(crate) env: StateEnv,
-    pub(crate) state_dir: std::path::PathBuf,
-    pub(crate) metrics: Metrics,
-    pub(crate) commit_interval: Duration,
-    /// Memory for the rows of one partition, bytes.
-    pub(crate) overlay_bytes: usize,
-}
-
-struct Rebuild {
-    engine: Engine,
-    dir: StoreDir,
-}
+pub(crate) const COMMIT_RECORDS: u64 = 100_000;
 
 /// A partition of this process.
 pub(crate) struct Runner {
@@ -44,6 +29,7 @@ pub(crate) struct Runner {
     engine: Option<Engine>,
     rebuild: Option<Rebuild>,
     dirty_since: Option<Instant>,
+    parked_since: Option<Instant>,
     labels: PartitionLabels,
 }
 
@@ -52,9 +38,9 @@ pub(crate) struct Runner {
 pub(crate) enum Step {
     /// There may be more to do at once.
     Busy,
-    /// Everything durable is applied; changes may wait for their commit.
+    /// Everything that can be had is applied; changes may wait for their commit.
     Idle,
-    /// The partition has stopped.
+    /// The partition has stopped, or is parked.
     Stopped,
 }
 
@@ -63,23 +49,63 @@ impl Runner {
         let partition = shared.partition;
         common.metrics.start(partition);
         let dir = PartitionDir::new(&common.state_dir, partition);
-        Self { common, shared, dir, engine: None, rebuild: None, dirty_since: None, labels: partition.into() }
+        let labels = partition.into();
+        Self { common, shared, dir, engine: None, rebuild: None, dirty_since: None, parked_since: None, labels }
     }
 
     fn partition(&self) -> Partition {
         self.shared.partition
     }
 
+    /// Next record to apply; `None` when there is no store to apply it to.
+    pub(crate) fn next_offset(&self) -> Option<Offset> {
+        self.engine.as_ref().map(Engine::next_offset)
+    }
+
+    pub(crate) fn parked_since(&self) -> Option<Instant> {
+        self.parked_since
+    }
+
+    /// Whether no read holds the store of a parked partition, but only its engine and its home. One that is closed under a reader could not be opened again until the reader is
+    /// done.
+    pub(crate) fn is_unread(&self) -> bool {
+        self.engine.as_ref().is_none_or(|engine| Arc::strong_count(engine.store()) <= 2)
+    }
+
     /// Opens the store; a new one is made when there is none or the one there is of another format.
     pub(crate) fn open(&mut self) {
         match self.try_open() {
             Ok(engine) => {
-                self.shared.set_store(Some(Arc::clone(engine.store())));
-                self.shared.publish(engine.committed());
-                self.shared.with_status(|status| status.phase = Phase::Live);
+                self.shared.open(engine.store(), engine.committed());
                 self.engine = Some(engine);
             }
             Err(error) => self.stop(&error),
+        }
+    }
+
+    /// The partition was taken away: commits, gives up what is only worth its while for an owner, and keeps the store
+    /// open. `None` when there is no store to keep.
+    pub(crate) fn park(&mut self) -> Option<OpenStore> {
+        if self.parked_since.is_none() {
+            self.give_up_rebuild("the partition was taken away");
+            if let Err(error) = self.commit() {
+                self.stop(&error);
+            }
+            self.common.metrics.forget(&self.labels);
+            self.parked_since = Some(Instant::now());
+        }
+        let engine = self.engine.as_ref()?;
+        Some(OpenStore { store: Arc::clone(engine.store()), committed: engine.committed().clone() })
+    }
+
+    /// The partition is back under another assignment.
+    pub(crate) fn resume(&mut self, shared: Arc<Shared>) {
+        self.shared = shared;
+        self.parked_since = None;
+        self.common.metrics.start(self.partition());
+        match &self.engine {
+            Some(engine) => self.shared.open(engine.store(), engine.committed()),
+            None => self.open(),
         }
     }
 
@@ -118,8 +144,7 @@ impl Runner {
 
     fn stop(&mut self, error: &Stop) {
         tracing::error!(partition = %self.partition(), %error, "the partition has stopped");
-        self.shared.with_status(|status| status.phase = Phase::Stopped { error: error.to_string() });
-        self.shared.set_store(None);
+        self.shared.stop(error.to_string());
         self.common.metrics.stopped.get_or_create(&self.labels).set(1);
         self.engine = None;
         self.rebuild = None;
@@ -141,9 +166,11 @@ impl Runner {
     }
 
     fn try_step(&mut self) -> Result<Step, Stop> {
-        let Some(engine) = &mut self.engine else { return Ok(Step::Stopped) };
+        let Some(engine) = self.engine.as_mut().filter(|_| self.parked_since.is_none()) else {
+            return Ok(Step::Stopped);
+        };
         let before = engine.next_offset();
-        let mut commit = read(engine, self.common.log.as_ref(), None)?;
+        let Read { mut commit, again } = read(engine, self.common.log.as_ref(), None)?;
         let moved = engine.next_offset() != before || engine.uncommitted() > 0;
         if moved && self.dirty_since.is_none() {
             self.dirty_since = Some(Instant::now());
@@ -152,10 +179,12 @@ impl Runner {
             let waited = self.dirty_since.is_some_and(|since| since.elapsed() >= self.common.commit_interval);
             commit |= waited
                 || engine.uncommitted() >= COMMIT_RECORDS
-                || engine.dirty_bytes() > self.common.overlay_bytes / 2
+                || engine.dirty_bytes() > self.common.overlay_share() / 2
                 || self.shared.commit_wanted.swap(false, Ordering::Relaxed);
         }
-        let caught_up = engine.next_offset() >= self.common.log.end(self.shared.partition);
+        // A log that has not fetched yet what it knows to be there gives nothing; it tells when it has.
+        let more = again
+            || engine.next_offset() != before && engine.next_offset() < self.common.log.end(self.shared.partition);
         if commit {
             self.commit()?;
         }
@@ -167,19 +196,19 @@ impl Runner {
             self.step_rebuild()?;
             return Ok(Step::Busy);
         }
-        Ok(if caught_up { Step::Idle } else { Step::Busy })
+        Ok(if more { Step::Busy } else { Step::Idle })
     }
 
     fn commit(&mut self) -> Result<(), Stop> {
         let Some(engine) = &mut self.engine else { return Ok(()) };
         let before = engine.committed().clone();
         let start = Instant::now();
-        engine.commit(self.common.overlay_bytes)?;
+        engine.commit(self.common.overlay_share())?;
         self.dirty_since = None;
         self.common.metrics.commit_seconds.observe(start.elapsed().as_secs_f64());
         let engine_bytes = engine.bytes();
         let after = engine.committed().clone();
-        self.count(&before, &after);
+        self.common.metrics.count(self.shared.partition, &before, &after);
         self.common
             .metrics
             .overlay_bytes
@@ -187,27 +216,6 @@ impl Runner {
             .set(i64::try_from(engine_bytes).unwrap_or(i64::MAX));
         self.shared.publish(&after);
         Ok(())
-    }
-
-    fn count(&self, before: &Meta, after: &Meta) {
-        let m = &self.common.metrics;
-        let read = after.next_offset - before.next_offset;
-        m.commit_rows.inc_by(read);
-        m.read.get_or_create(&self.labels).inc_by(read);
-        m.applied.get_or_create(&self.labels).inc_by(after.applied - before.applied);
-        m.duplicates.get_or_create(&self.labels).inc_by(after.duplicates - before.duplicates);
-        m.resent.get_or_create(&self.labels).inc_by(after.resent - before.resent);
-        m.dead_lettered.get_or_create(&self.labels).inc_by(after.dead_lettered - before.dead_lettered);
-        m.sequence_gaps.get_or_create(&self.labels).inc_by(after.sequence_gaps - before.sequence_gaps);
-        if after.dead_lettered > before.dead_lettered {
-            tracing::warn!(
-                partition = %self.partition(),
-                records = after.dead_lettered - before.dead_lettered,
-                "records could not be applied; `barrage dead-letters` lists them"
-            );
-        }
-        #[allow(clippy::cast_precision_loss, reason = "a gauge of seconds: microseconds do not matter")]
-        m.stream_time.get_or_create(&self.labels).set(after.stream_time as f64 / 1_000.0);
     }
 
     fn update_lag(&self) {
@@ -227,61 +235,55 @@ impl Runner {
                 tracing::info!(partition = %self.partition(), dir = %rebuild.dir.path.display(), "rebuild started");
                 self.rebuild = Some(rebuild);
             }
-            Err(error) => self.give_up_rebuild(&error),
+            Err(error) => self.fail_rebuild(&error),
         }
     }
 
-    /// A rebuild that fails leaves the live store as it is.
-    fn give_up_rebuild(&mut self, error: &Stop) {
-        tracing::error!(partition = %self.partition(), %error, "the rebuild was given up; the live state is kept");
-        self.rebuild = None;
-        self.shared.with_status(|status| {
-            if let Some(rebuild) = &mut status.rebuild {
-                rebuild.error = Some(error.to_string());
-            }
-        });
+    fn fail_rebuild(&mut self, error: &Stop) {
+        tracing::error!(partition = %self.partition(), %error, "the rebuild failed; the live state is kept");
+        say_given_up(&self.shared, &error.to_string());
+        self.give_up_rebuild("it failed");
+    }
+
+    /// Ends a rebuild under way, if there is one, and removes what it has made.
+    fn give_up_rebuild(&mut self, why: &str) {
+        self.shared.rebuild_wanted.store(false, Ordering::Release);
+        if self.rebuild.take().is_none() {
+            return;
+        }
+        tracing::info!(partition = %self.partition(), why, "the rebuild was given up");
+        say_given_up(&self.shared, why);
         if let Err(error) = self.dir.clean() {
             tracing::warn!(partition = %self.partition(), %error, "the given-up rebuild could not be removed");
         }
     }
 
     fn step_rebuild(&mut self) -> Result<(), Stop> {
-        let (Some(rebuild), Some(live)) = (&mut self.rebuild, &mut self.engine) else { return Ok(()) };
+        let (Some(rebuild), Some(live)) = (&mut self.rebuild, &self.engine) else { return Ok(()) };
         let end = live.next_offset();
-        let result = read(&mut rebuild.engine, self.common.log.as_ref(), Some(end)).and_then(|commit| {
-            let engine = &mut rebuild.engine;
-            let full = engine.uncommitted() >= COMMIT_RECORDS
-                || engine.dirty_bytes() > self.common.overlay_bytes / 2
-                || engine.next_offset() >= end;
-            if commit || full { engine.commit(self.common.overlay_bytes) } else { Ok(()) }
-        });
-        let offset = rebuild.engine.next_offset();
-        self.shared.with_status(|status| {
-            if let Some(progress) = &mut status.rebuild {
-                progress.offset = offset;
-                progress.end = end;
+        let stepped = rebuild.step(self.common.log.as_ref(), end, self.common.overlay_share());
+        say_progress(&self.shared, rebuild.engine.next_offset(), end);
+        match stepped {
+            Ok(true) => self.swap(),
+            Ok(false) => Ok(()),
+            Err(error) => {
+                self.fail_rebuild(&error);
+                Ok(())
             }
-        });
-        if let Err(error) = result {
-            self.give_up_rebuild(&error);
-            return Ok(());
         }
-        if offset >= end { self.swap() } else { Ok(()) }
     }
 
     /// At equal offset: the rebuilt store becomes the live one.
     fn swap(&mut self) -> Result<(), Stop> {
         self.commit()?;
         let (Some(rebuild), Some(live)) = (self.rebuild.take(), self.engine.take()) else { return Ok(()) };
-        let (old, new) = (live.committed(), rebuild.engine.committed());
-        let same = old.state_hash == new.state_hash && old.store_hash_value() == new.store_hash_value();
+        let (same, new) = (same(&live, &rebuild.engine), rebuild.engine.committed());
         self.dir.set_current(&rebuild.dir)?;
         tracing::info!(
             partition = %self.shared.partition, offset = new.next_offset, same, state_hash = %new.state_hash_value(),
             "the rebuilt state is in use"
         );
-        self.shared.set_store(Some(Arc::clone(rebuild.engine.store())));
-        self.shared.publish(new);
+        self.shared.open(rebuild.engine.store(), new);
         self.shared.with_status(|status| {
             if let Some(progress) = &mut status.rebuild {
                 progress.done = true;
@@ -298,29 +300,45 @@ impl Runner {
         Ok(())
     }
 
-    /// Commits what is applied and closes the store.
-    pub(crate) fn close(mut self) -> Result<(), Stop> {
-        self.commit()?;
-        self.shared.set_store(None);
-        if let Some(engine) = self.engine.take() {
+    /// Closes the store; with `commit` what is applied is committed first, else read again at the next start.
+    pub(crate) fn close(mut self, commit: bool) -> Result<(), Stop> {
+        let parked = self.parked_since.is_some();
+        if commit && !parked {
+            self.commit()?;
+        }
+        if !parked {
+            self.shared.stop("the server is stopping".to_owned());
+        }
+        if commit && let Some(engine) = self.engine.take() {
             engine.store().flush()?;
         }
         Ok(())
     }
 }
 
-/// Applies what one step may read; whether a commit is wanted at once.
-fn read(engine: &mut Engine, log: &dyn EventLog, until: Option<Offset>) -> Result<bool, Stop> {
+/// What one read of the log came to.
+pub(crate) struct Read {
+    /// A commit is wanted at once.
+    pub(crate) commit: bool,
+    /// The engine went back: the same records come again.
+    pub(crate) again: bool,
+}
+
+/// Applies what one step may read.
+pub(crate) fn read(engine: &mut Engine, log: &dyn EventLog, until: Option<Offset>) -> Result<Read, Stop> {
     let from = engine.next_offset();
     let mut stop: Option<Stop> = None;
-    let mut commit = false;
+    let (mut commit, mut again) = (false, false);
     if until.is_some_and(|until| from >= until) {
-        return Ok(false);
+        return Ok(Read { commit, again });
     }
     log.read(engine.partition(), from, STEP_BYTES, &mut |record| match engine.apply(&record) {
         Ok(Applied::Next) if until.is_some_and(|until| record.offset.next() >= until) => ControlFlow::Break(()),
         Ok(Applied::Next) => ControlFlow::Continue(()),
-        Ok(Applied::Rewound) => ControlFlow::Break(()),
+        Ok(Applied::Rewound) => {
+            again = true;
+            ControlFlow::Break(())
+        }
         Ok(Applied::Commit) => {
             commit = true;
             ControlFlow::Break(())
@@ -330,5 +348,5 @@ fn read(engine: &mut Engine, log: &dyn EventLog, until: Option<Offset>) -> Resul
             ControlFlow::Break(())
         }
     })?;
-    stop.map_or(Ok(commit), Err)
+    stop.map_or(Ok(Read { commit, again }), Err)
 }

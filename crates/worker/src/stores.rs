@@ -2,219 +2,31 @@
 
 use std::fmt;
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use barrage_event::rules::RuleSet;
 use barrage_event::{Offset, Partition, Position};
 use barrage_log::EventLog;
-use barrage_projection::{Reader, ReaderExt as _, Statistic, StoreError, VisitRowUntil};
-use barrage_state::runtime::{DeadLetters, Rules};
-use barrage_state::{Meta, StateError, Store};
-use tokio::sync::watch;
+use barrage_projection::{Reader, Statistic, StoreError, VisitRowUntil};
+use barrage_state::runtime::DeadLetters;
+use barrage_state::{Meta, StateError};
 
-/// What a partition is doing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Phase {
-    /// Opening its store.
-    Starting,
-    /// Applying records as they come.
-    Live,
-    /// Stopped; nothing of it is read until the cause is gone and the process was started again.
-    Stopped {
-        /// Why, and what to do.
-        error: String,
-    },
-}
+use crate::shared::{Assigned, Shared};
+use crate::status::{PartitionStatus, RebuildError, RebuildStatus, Unavailable};
 
-/// A rebuild under way, or the last one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RebuildStatus {
-    /// Next record it applies.
-    pub offset: Offset,
-    /// Where it is done: the live store's offset.
-    pub end: Offset,
-    /// Whether it was swapped in.
-    pub done: bool,
-    /// Whether state hash and store hash were those of the live store when it was; `None` until then.
-    pub hashes_match: Option<bool>,
-    /// Why it was given up.
-    pub error: Option<String>,
-}
-
-/// How far a partition is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PartitionStatus {
-    /// The partition.
-    pub partition: Partition,
-    /// What it is doing.
-    pub phase: Phase,
-    /// Next record to apply; what lies before is committed.
-    pub offset: Offset,
-    /// One past the last durable record of the log.
-    pub end: Offset,
-    /// Hash of the statistics' tables.
-    pub state_hash: u128,
-    /// Hash of everything in the store.
-    pub store_hash: u128,
-    /// Stream time, ms; 0 before the first record.
-    pub stream_time_ms: i64,
-    /// Rules in force; 0 before the first.
-    pub rules_version: u32,
-    /// Records applied.
-    pub applied: u64,
-    /// Records dropped as duplicates of IM, and those that came twice through ingest.
-    pub duplicates: u64,
-    /// Records that a projection, or all of Barrage, could not apply.
-    pub dead_letters: u64,
-    /// Records of a newer version were met: after the update, a rebuild reads them.
-    pub needs_rebuild: bool,
-    /// The rebuild under way or the last one since start.
-    pub rebuild: Option<RebuildStatus>,
-}
-
-/// Why a partition cannot be read now.
-#[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
-pub enum Unavailable {
-    /// It is not one of this process.
-    #[error("partition {0} is not owned by this process")]
-    NotMine(Partition),
-    /// Its store is being opened.
-    #[error("partition {0} is starting; try again in a moment")]
-    Starting(Partition),
-    /// It has stopped.
-    #[error("partition {partition} has stopped: {error}")]
-    Stopped {
-        /// The partition.
-        partition: Partition,
-        /// Why.
-        error: String,
-    },
-    /// It has not come to the position in time.
-    #[error("partition {} has not reached offset {} yet; try again", .0.partition, .0.offset)]
-    TimedOut(Position),
-    /// Its store could not be read.
-    #[error("{0}")]
-    Store(String),
-}
-
-/// Why a rebuild was not started.
-#[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
-pub enum RebuildError {
-    /// The partition cannot be read.
-    #[error(transparent)]
-    Unavailable(#[from] Unavailable),
-    /// There is one already.
-    #[error("a rebuild of partition {0} is under way already")]
-    UnderWay(Partition),
-    /// The log's start is gone.
-    #[error("the log of {partition} starts at offset {start}: a rebuild would lose what lay before it")]
-    LogTrimmed {
-        /// The partition.
-        partition: Partition,
-        /// First offset that is still there.
-        start: Offset,
-    },
-}
-
-/// What the thread of a partition and its readers share.
-pub(crate) struct Shared {
-    pub(crate) partition: Partition,
-    pub(crate) store: RwLock<Option<Arc<Store>>>,
-    pub(crate) status: Mutex<PartitionStatus>,
-    pub(crate) committed: watch::Sender<u64>,
-    pub(crate) commit_wanted: AtomicBool,
-    pub(crate) rebuild_wanted: AtomicBool,
-    rules: Mutex<(u32, Arc<RuleSet>)>,
-}
-
-impl Shared {
-    pub(crate) fn new(partition: Partition) -> Self {
-        Self {
-            partition,
-            store: RwLock::new(None),
-            status: Mutex::new(PartitionStatus {
-                partition,
-                phase: Phase::Starting,
-                offset: Offset(0),
-                end: Offset(0),
-                state_hash: 0,
-                store_hash: 0,
-                stream_time_ms: 0,
-                rules_version: 0,
-                applied: 0,
-                duplicates: 0,
-                dead_letters: 0,
-                needs_rebuild: false,
-                rebuild: None,
-            }),
-            committed: watch::Sender::new(0),
-            commit_wanted: AtomicBool::new(false),
-            rebuild_wanted: AtomicBool::new(false),
-            rules: Mutex::new((0, Arc::new(RuleSet::default()))),
-        }
-    }
-
-    pub(crate) fn with_status<R>(&self, f: impl FnOnce(&mut PartitionStatus) -> R) -> R {
-        f(&mut self.status.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    pub(crate) fn set_store(&self, store: Option<Arc<Store>>) {
-        *self.store.write().unwrap_or_else(PoisonError::into_inner) = store;
-    }
-
-    pub(crate) fn publish(&self, meta: &Meta) {
-        self.with_status(|status| {
-            status.offset = Offset(meta.next_offset);
-            status.state_hash = meta.state_hash_value().0;
-            status.store_hash = meta.store_hash_value().0;
-            status.stream_time_ms = meta.stream_time;
-            status.rules_version = meta.rules_version;
-            status.applied = meta.applied;
-            status.duplicates = meta.duplicates + meta.resent;
-            status.dead_letters = meta.dead_lettered;
-            status.needs_rebuild = meta.newer_records > 0;
-        });
-        self.committed.send_replace(meta.next_offset);
-    }
-
-    fn store(&self) -> Result<Arc<Store>, Unavailable> {
-        let store = self.store.read().unwrap_or_else(PoisonError::into_inner).clone();
-        store.ok_or_else(|| {
-            self.with_status(|status| match &status.phase {
-                Phase::Stopped { error } => Unavailable::Stopped { partition: self.partition, error: error.clone() },
-                Phase::Starting | Phase::Live => Unavailable::Starting(self.partition),
-            })
-        })
-    }
-
-    /// The rules in force in a snapshot, parsed once a version.
-    fn rules(&self, snapshot: &barrage_state::Snapshot<'_>) -> Result<Arc<RuleSet>, StoreError> {
-        let version = snapshot.meta().rules_version;
-        let mut cached = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
-        if cached.0 != version
-            && let Some(row) = snapshot.get::<Rules>(&(0,))?
-        {
-            let rules = RuleSet::from_toml(&row.rules_toml)
-                .map_err(|e| StoreError::Damaged { table: "runtime.rules", problem: e.to_string() })?;
-            *cached = (version, Arc::new(rules));
-        }
-        Ok(Arc::clone(&cached.1))
-    }
-}
-
-/// The partitions of this process; cheap to clone.
+/// The partitions of this process, those that it has at the time of asking; cheap to clone.
 #[derive(Clone)]
 pub struct Stores {
     pub(crate) log: Arc<dyn EventLog>,
     pub(crate) statistics: Arc<Vec<Box<dyn Statistic>>>,
-    pub(crate) partitions: Arc<Vec<Arc<Shared>>>,
+    pub(crate) assigned: Arc<Assigned>,
 }
 
 impl fmt::Debug for Stores {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Stores").field("partitions", &self.partitions.len()).finish_non_exhaustive()
+        f.debug_struct("Stores").field("partitions", &self.assigned.len()).finish_non_exhaustive()
     }
 }
 
@@ -223,6 +35,7 @@ pub struct Snapshot<'s> {
     inner: &'s barrage_state::Snapshot<'s>,
     rules: Arc<RuleSet>,
     partition: Partition,
+    generation: u64,
     lags: bool,
 }
 
@@ -254,6 +67,12 @@ impl Snapshot<'_> {
     #[must_use]
     pub fn partition(&self) -> Partition {
         self.partition
+    }
+
+    /// The assignment under which the partition was this process's when the snapshot was taken.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// How far the store had come.
@@ -356,11 +175,27 @@ impl Stores {
     /// The partitions of this process, in order.
     #[must_use]
     pub fn partitions(&self) -> Vec<Partition> {
-        self.partitions.iter().map(|shared| shared.partition).collect()
+        self.assigned.partitions()
     }
 
-    fn shared(&self, partition: Partition) -> Result<&Arc<Shared>, Unavailable> {
-        self.partitions.iter().find(|s| s.partition == partition).ok_or(Unavailable::NotMine(partition))
+    /// The assignment under which a partition is this process's; `None` when it is not.
+    #[must_use]
+    pub fn generation(&self, partition: Partition) -> Option<u64> {
+        self.assigned.get(partition).map(|shared| shared.generation)
+    }
+
+    /// The `SdkAppid`s that were seen in the partitions of this process, in order, at most
+    /// [`crate::APPS_MAX`] from each.
+    #[must_use]
+    pub fn apps(&self) -> Vec<u32> {
+        let mut apps: Vec<u32> = self.assigned.all().iter().flat_map(|shared| shared.apps().to_vec()).collect();
+        apps.sort_unstable();
+        apps.dedup();
+        apps
+    }
+
+    fn shared(&self, partition: Partition) -> Result<Arc<Shared>, Unavailable> {
+        self.assigned.get(partition).ok_or(Unavailable::NotMine(partition))
     }
 
     /// Calls `f` with the last committed state of a partition. Blocks for as long as `f` and its reads take.
@@ -375,9 +210,13 @@ impl Stores {
         let end = self.log.end(partition);
         store
             .read(|inner| {
+                // The snapshot was the partition's state for the world if nobody else could have it when it was taken.
+                if shared.is_revoked() {
+                    return Err(Unavailable::NotMine(partition));
+                }
                 let rules = shared.rules(inner).map_err(|e| Unavailable::Store(e.to_string()))?;
                 let lags = inner.meta().next_offset < end.0;
-                Ok(f(&Snapshot { inner, rules, partition, lags }))
+                Ok(f(&Snapshot { inner, rules, partition, generation: shared.generation, lags }))
             })
             .map_err(failed)?
     }
@@ -385,7 +224,8 @@ impl Stores {
     /// How far every partition is.
     #[must_use]
     pub fn status(&self) -> Vec<PartitionStatus> {
-        self.partitions
+        self.assigned
+            .all()
             .iter()
             .map(|shared| {
                 let mut status = shared.with_status(|status| status.clone());
@@ -401,16 +241,16 @@ impl Stores {
     /// [`Unavailable::TimedOut`] when that takes longer than `timeout`, or why the partition cannot get there.
     pub async fn wait_for(&self, position: Position, timeout: Duration) -> Result<(), Unavailable> {
         let shared = self.shared(position.partition)?;
-        let mut committed = shared.committed.subscribe();
-        if *committed.borrow() > position.offset.0 {
+        let mut reached = shared.reached.subscribe();
+        if reached.borrow().next > position.offset.0 {
             return Ok(());
         }
         shared.store()?;
         shared.commit_wanted.store(true, Ordering::Relaxed);
-        let reached = committed.wait_for(|next| *next > position.offset.0);
-        match tokio::time::timeout(timeout, reached).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(shared.store().err().unwrap_or(Unavailable::TimedOut(position))),
+        let there = reached.wait_for(|reached| reached.next > position.offset.0 || reached.ended);
+        match tokio::time::timeout(timeout, there).await {
+            Ok(Ok(reached)) if reached.next > position.offset.0 => Ok(()),
+            _ => Err(shared.store().err().unwrap_or(Unavailable::TimedOut(position))),
         }
     }
 

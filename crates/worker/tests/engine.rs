@@ -395,3 +395,26 @@ impl EventLog for Renamed {
         self.inner.trim(base)
     }
 }
+
+#[test]
+fn apps_that_were_seen_are_state_and_bounded() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let log = open_log(&dir.path().join("log"));
+    let mut ingest = Ingest::new(1);
+    let of = |app: u32, n: u32| wire::Envelope {
+        sdk_app_id: app,
+        ..message(Kind::Before, "room_1", "user_1", n, START_MS + i64::from(n))
+    };
+    let records: Vec<Vec<u8>> = [7, 0, 5, 7].iter().zip(1..).map(|(&app, n)| ingest.stamp(ROOM, of(app, n))).collect();
+    append(log.as_ref(), ROOM, &records);
+    let few = run(&dir.path().join("state"), log.as_ref(), statistics());
+    assert_eq!(few.apps, [5, 7]);
+    // A flood of invented ones: the first that came are kept, wherever commits fall.
+    let flood: Vec<Vec<u8>> = (0..2_000_u32).map(|n| ingest.stamp(ROOM, of(1_000_000 - n, 10 + n))).collect();
+    append(log.as_ref(), ROOM, &flood);
+    let gone_on = run(&dir.path().join("state"), log.as_ref(), statistics());
+    let whole = run(&dir.path().join("whole"), log.as_ref(), statistics());
+    assert_eq!((gone_on.apps.len(), &gone_on.apps), (barrage_worker::APPS_MAX, &whole.apps));
+    assert!(whole.apps.is_sorted() && whole.apps.starts_with(&[5, 7]) && whole.apps.contains(&1_000_000));
+    assert_eq!(gone_on.store_hash_value(), whole.store_hash_value());
+}

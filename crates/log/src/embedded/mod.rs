@@ -160,6 +160,10 @@ impl EventLog for EmbeddedLog {
         self.shared.wait(seen, timeout)
     }
 
+    fn wake(&self) {
+        self.shared.advance();
+    }
+
     fn health(&self) -> Health {
         if let Some(reason) = self.shared.failure.get() {
             return Health::Failed { reason: Arc::clone(reason) };

@@ -1,0 +1,36 @@
+//! What everything that runs a partition has in common.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use barrage_log::EventLog;
+use barrage_projection::Statistic;
+use barrage_state::StateEnv;
+
+use crate::homes::Homes;
+use crate::metrics::Metrics;
+use crate::shared::Assigned;
+
+/// What every runner of the process has in common.
+pub(crate) struct Common {
+    pub(crate) log: Arc<dyn EventLog>,
+    pub(crate) statistics: Arc<Vec<Box<dyn Statistic>>>,
+    pub(crate) assigned: Arc<Assigned>,
+    pub(crate) homes: Homes,
+    pub(crate) env: StateEnv,
+    pub(crate) state_dir: PathBuf,
+    pub(crate) metrics: Metrics,
+    pub(crate) commit_interval: Duration,
+    /// Memory for the rows of all partitions, bytes.
+    pub(crate) overlay_bytes: usize,
+    /// How long the store of a partition that was taken away stays open.
+    pub(crate) park: Duration,
+}
+
+impl Common {
+    /// Memory for the rows of one partition, bytes.
+    pub(crate) fn overlay_share(&self) -> usize {
+        self.overlay_bytes / self.assigned.len().max(1)
+    }
+}
