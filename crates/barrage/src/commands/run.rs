@@ -12,7 +12,7 @@ use anyhow::{Context as _, anyhow};
 use barrage_event::Partition;
 use barrage_ingest::{Appender, Clock, IngestOptions, Rules, Secret, SystemClock, check_exposure, new_incarnation};
 use barrage_log::{EmbeddedLog, EventLog};
-use barrage_query::{Admin, Api};
+use barrage_query::{Admin, Api, Local, Owners};
 use barrage_worker::{Phase, Stores, Worker, WorkerOptions};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -22,7 +22,6 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::apps::Apps;
 use crate::cli::RunArgs;
 use crate::config::{self, Config, ListenOptions, Loaded};
 use crate::exit::{Exit, Failure};
@@ -250,18 +249,18 @@ impl Servers {
             parts.ingest_metrics.clone(),
             until(stop_ingest),
         );
-        let apps = Apps::new(config.ingest.apps.clone(), parts.stores.clone());
+        let scans = config.query.scans_in_flight_max;
+        let local = Local::new(parts.stores.clone(), crate::apps::of_partition, scans);
         let api = Api::new(barrage_query::api::ApiParts {
-            stores: parts.stores.clone(),
+            owners: Arc::new(Owners::all_here(local, "local", parts.query_metrics.clone())),
             rules: Arc::new(IngestRules(Arc::clone(&parts.rules))),
-            apps: Arc::new(move || apps.known()),
+            apps: config.ingest.apps.clone(),
             api_key: parts.api_key.clone(),
-            owner: "local".to_owned(),
             options: config.query.clone(),
             metrics: parts.query_metrics.clone(),
         });
         let query = barrage_query::serve(listeners.query, api.router(), api.limits(), until(stop_reads));
-        let admin = Admin::new(Arc::clone(&parts.registry), parts.stores.clone(), config.admin.clone());
+        let admin = Admin::new(Arc::clone(&parts.registry), config.admin.clone()).of_stores(&parts.stores);
         let admin = barrage_query::serve(listeners.admin, admin.router(), Admin::limits(), until(stop_reads));
         Self {
             ingest: tokio::spawn(async { ingest.await.context("callbacks are no longer taken") }),
