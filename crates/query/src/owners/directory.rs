@@ -182,7 +182,7 @@ mod tests {
         ] {
             assert_eq!(table.apply(partition, record.clone()), changed, "{record:?}");
             assert_eq!(shown(&table.owner(partition)), owner, "{record:?}");
-            assert_eq!(changes.has_changed(), Ok(changed), "{record:?}");
+            assert_eq!(changes.has_changed().ok(), Some(changed), "{record:?}");
             changes.mark_unchanged();
         }
         assert_eq!(shown(&table.owner(Partition::user(0))), "nobody");

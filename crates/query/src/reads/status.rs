@@ -21,7 +21,8 @@ pub(crate) async fn status(inner: Arc<Inner>, call: Call) -> Result<Reply, ApiEr
     let partitions: Vec<Json> = statuses
         .iter()
         .map(|(at, status)| {
-            let owner = owners.owner(*at).claim().map(|claim| claim.process.to_string());
+            let owner = owners.owner(*at);
+            let owner = owner.claim().map(|claim| &*claim.process);
             match status {
                 Ok(status) => partition(status, owner),
                 Err(error) => unavailable(*at, owner, error),
@@ -86,7 +87,7 @@ pub(crate) fn as_of(statuses: &Statuses, at_ms: i64) -> AsOf {
     }
 }
 
-fn partition(status: &PartitionStatus, owner: Option<String>) -> Json {
+fn partition(status: &PartitionStatus, owner: Option<&str>) -> Json {
     let (phase, error) = match &status.phase {
         Phase::Starting => ("starting", None),
         Phase::Live => ("live", None),
@@ -119,7 +120,7 @@ fn partition(status: &PartitionStatus, owner: Option<String>) -> Json {
 }
 
 /// A partition whose state cannot be had: nothing of it is known, and nothing is claimed.
-fn unavailable(partition: Partition, owner: Option<String>, error: &ApiError) -> Json {
+fn unavailable(partition: Partition, owner: Option<&str>, error: &ApiError) -> Json {
     json!({
         "topic": partition.topic.short(),
         "partition": partition.index,

@@ -325,3 +325,22 @@ async fn who_has_not_the_key_or_speaks_nonsense_is_refused() {
     }
     assert_eq!(cluster.query.get("/v1/status").await.ok()["partitions"][1]["phase"], "live");
 }
+
+#[tokio::test]
+async fn an_owner_describes_its_service_to_whoever_asks() {
+    use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+    use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+    use tonic_reflection::pb::v1::{ServerReflectionRequest, server_reflection_response::MessageResponse};
+    let cluster = Cluster::start().await;
+    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", cluster.a.address));
+    let channel = endpoint.expect("an address").connect_lazy();
+    let list = ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(MessageRequest::ListServices(String::new())),
+    };
+    let requests = futures_util::stream::iter([list]);
+    let answers = ServerReflectionClient::new(channel).server_reflection_info(requests).await.expect("answered");
+    let answer = answers.into_inner().message().await.expect("a message").and_then(|answer| answer.message_response);
+    let Some(MessageResponse::ListServicesResponse(list)) = answer else { panic!("{answer:?}") };
+    assert!(list.service.iter().any(|service| service.name == "barrage.internal.v1.Owner"), "{list:?}");
+}
