@@ -169,7 +169,7 @@ impl Owners {
         if let (Owner::Here(_), Some(local), false) =
             (self.owner(question.partition), &self.local, matches!(question.ask, Ask::WaitFor { .. }))
         {
-            match local.answer(question.clone()).await {
+            match local.answer(&question).await {
                 Err(failure) if failure.passes() => {}
                 answered => return answered,
             }
@@ -193,6 +193,8 @@ impl Owners {
 
     async fn ask_until(&self, mut question: Question, deadline: Instant) -> Result<Found, Failure> {
         let mut pause = PAUSE_MIN;
+        let mut last: Option<Failure> = None;
+        let is_wait = matches!(question.ask, Ask::WaitFor { .. });
         loop {
             let owner = self.owner(question.partition);
             if let Ask::WaitFor { timeout_ms, .. } = &mut question.ask {
@@ -203,6 +205,8 @@ impl Owners {
             let failure = tokio::select! {
                 answered = attempt => match answered {
                     Err(failure) if failure.passes() => failure,
+                    // What kept it from an answer before says more than that the last try had little time.
+                    Err(failure) if failure.kind == Kind::TimedOut && !is_wait => return Err(last.unwrap_or(failure)),
                     answered => return answered,
                 },
                 // Whoever does not answer while another becomes the owner is not waited for.
@@ -218,6 +222,7 @@ impl Owners {
                 Err(_) if until >= deadline => return Err(failure),
                 Err(_) => pause = (pause * 2).min(PAUSE_MAX),
             }
+            last = Some(failure);
         }
     }
 
@@ -235,7 +240,7 @@ impl Owners {
     async fn attempt(&self, owner: &Owner, question: &Question, deadline: Instant) -> Result<Found, Failure> {
         let partition = question.partition;
         match (owner, &self.local) {
-            (Owner::Here(_), Some(local)) => local.answer(question.clone()).await,
+            (Owner::Here(_), Some(local)) => local.answer(question).await,
             (Owner::There(claim), _) => {
                 let spare = if matches!(question.ask, Ask::WaitFor { .. }) { WAIT_SPARE } else { Duration::ZERO };
                 let answered = self.peers.ask(claim, question, deadline + spare).await;

@@ -89,7 +89,7 @@ impl Inner {
     async fn answer(&self, question: Question, generation: u64) -> Result<Found, Failure> {
         let partition = question.partition;
         self.check_owner(partition, generation)?;
-        let found = self.local.answer(question).await?;
+        let found = self.local.answer(&question).await?;
         // It may have gone while the question was answered; whoever has it now may have answered others already.
         self.check_owner(partition, generation)?;
         Ok(found)

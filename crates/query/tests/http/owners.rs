@@ -160,7 +160,7 @@ async fn answers_about_partitions_are_the_same_and_commands_reach_the_owner() {
 
 #[tokio::test]
 async fn a_partition_whose_owner_is_gone_is_an_error_until_another_has_it() {
-    let options = QueryOptions { owner_timeout_ms: 300, ..QueryOptions::default() };
+    let options = QueryOptions { owner_timeout_ms: 500, ..QueryOptions::default() };
     let cluster = Cluster::start_with(options, OwnerOptions::default()).await;
     let (in_a, in_b) = (path_of(&room_in(0)), path_of(&room_in(1)));
     let positions = one_message_each(&cluster.single, &[room_in(0), room_in(1)]).await;
