@@ -68,7 +68,7 @@ pub struct ConfigArgs {
     /// Address for reads [default: 127.0.0.1:8081].
     #[arg(long, value_name = "ADDR")]
     pub query_listen: Option<SocketAddr>,
-    /// Address for gRPC, kept for start scripts: this version serves none and warns.
+    /// Address for questions of other processes, over gRPC [default: none, since one process has all partitions].
     #[arg(long, value_name = "ADDR")]
     pub grpc_listen: Option<SocketAddr>,
     /// Address for metrics and health [default: 127.0.0.1:8083].

@@ -13,7 +13,6 @@
 //! | `client`, `live` | asking a running server, and the live table |
 
 mod api_key;
-mod apps;
 pub mod cli;
 mod client;
 mod commands;

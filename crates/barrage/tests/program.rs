@@ -1,6 +1,6 @@
 //! The program as its users start it: exit codes, messages, start and stop.
 
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
@@ -44,13 +44,14 @@ struct Server {
     out: BufReader<std::process::ChildStdout>,
     callback: String,
     query: String,
+    grpc: String,
 }
 
 impl Server {
     fn start(dir: &Path) -> Self {
         let ready = dir.join("ready.json");
         let child = program(&["run", "--callback-listen=127.0.0.1:0", "--query-listen=127.0.0.1:0"])
-            .args(["--admin-listen=127.0.0.1:0", "--log-filter=warn", "--data-dir"])
+            .args(["--grpc-listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0", "--log-filter=warn", "--data-dir"])
             .arg(dir.join("data"))
             .arg("--ready-file")
             .arg(&ready)
@@ -75,8 +76,8 @@ impl Server {
         };
         let url = |name: &str| listens[name].as_str().expect("a URL").to_owned();
         assert_eq!(listens["pid"], running.0.id());
-        let (callback, query) = (url("callback"), url("query"));
-        Self { running, out, callback, query }
+        let (callback, query, grpc) = (url("callback"), url("query"), url("grpc"));
+        Self { running, out, callback, query, grpc }
     }
 
     /// Stops it with a signal; its exit code and what it said last.
@@ -103,6 +104,9 @@ fn a_configuration_is_checked_with_file_line_and_key() {
         ("[ingest]\napi_keys = [\"short\"]\n", 3, ":2:1: ingest.api_keys: "),
         ("[listen]\nquery = \"0.0.0.0:8081\"\n", 3, ":2:1: listen.query: "),
         ("[listen]\nquery = \"0.0.0.0:8081\"\n[ingest]\ntoken = \"secret\"\n", 0, "ok: "),
+        ("[listen]\ngrpc = \"0.0.0.0:8082\"\n", 3, ":2:1: listen.grpc: "),
+        ("[listen]\ngrpc = \"127.0.0.1:8081\"\n", 3, ":2:1: listen.grpc: 127.0.0.1:8081 is listen.query already"),
+        ("[grpc]\nwaits_in_flight_max = 0\n", 3, ":2:1: grpc.waits_in_flight_max: "),
         ("[diagnostics]\nfilter = \"barrage=loud\"\n", 3, ":2:1: diagnostics.filter: "),
         ("[log\n", 3, ":1:"),
     ];
@@ -116,6 +120,20 @@ fn a_configuration_is_checked_with_file_line_and_key() {
             assert_eq!((exit, run), (Some(3), err), "run says what config check says: {config}");
         }
     }
+}
+
+#[test]
+fn grpc_is_served_where_an_address_is_given() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = Server::start(dir.path());
+    let address = server.grpc.strip_prefix("http://").expect("a URL");
+    let mut stream = std::net::TcpStream::connect(address).expect("connected");
+    // HTTP/2: the preface and an empty SETTINGS frame; the server begins with its own.
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").expect("sent");
+    let mut frame = [0; 9];
+    stream.read_exact(&mut frame).expect("a frame");
+    assert_eq!(frame[3], 4, "it is SETTINGS: {frame:?}");
+    assert_eq!(server.stop("-TERM").0, Some(0), "an open connection does not keep it from stopping");
 }
 
 #[test]

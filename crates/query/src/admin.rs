@@ -12,7 +12,7 @@ use barrage_log::Health;
 use barrage_worker::{PartitionStatus, Phase, Stores};
 use prometheus_client::registry::Registry;
 
-use crate::options::{ADMIN_CONNECTIONS_MAX, AdminOptions};
+use crate::options::{ADMIN_CONNECTIONS_MAX, ADMIN_WRITE_TIMEOUT, AdminOptions};
 use crate::server::ServerLimits;
 
 /// How long `/livez` waits for the partitions' state: a process that cannot even tell it is stuck.
@@ -58,11 +58,20 @@ impl Readiness {
     }
 }
 
-/// The admin endpoints; cheap to clone.
+/// What is asked for the health of the log.
+type AskHealth = Arc<dyn Fn() -> Health + Send + Sync>;
+/// What is asked for the state of this process's partitions. It may block.
+type AskPartitions = Arc<dyn Fn() -> Vec<PartitionStatus> + Send + Sync>;
+/// What else keeps a process from being ready: one sentence each.
+type Check = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
+
+/// The admin endpoints; cheap to clone. A process tells what it has: one without partitions is not judged by any.
 #[derive(Clone)]
 pub struct Admin {
     registry: Arc<Registry>,
-    stores: Stores,
+    health: Option<AskHealth>,
+    partitions: Option<AskPartitions>,
+    checks: Vec<Check>,
     options: AdminOptions,
 }
 
@@ -73,16 +82,48 @@ impl fmt::Debug for Admin {
 }
 
 impl Admin {
-    /// The endpoints over what was registered and the stores.
+    /// The endpoints over what was registered; ready as long as nothing is added that says otherwise.
     #[must_use]
-    pub fn new(registry: Arc<Registry>, stores: Stores, options: AdminOptions) -> Self {
-        Self { registry, stores, options }
+    pub fn new(registry: Arc<Registry>, options: AdminOptions) -> Self {
+        Self { registry, health: None, partitions: None, checks: Vec::new(), options }
+    }
+
+    /// Of a process with a log and partitions of it.
+    #[must_use]
+    pub fn of_stores(self, stores: &Stores) -> Self {
+        let (log, stores) = (Arc::clone(stores.log()), stores.clone());
+        self.with_health(move || log.health()).with_partitions(move || stores.status())
+    }
+
+    /// Ready only while this log takes appends.
+    #[must_use]
+    pub fn with_health(mut self, health: impl Fn() -> Health + Send + Sync + 'static) -> Self {
+        self.health = Some(Arc::new(health));
+        self
+    }
+
+    /// Ready only while these partitions are live and keep up, alive only while their state can be had.
+    #[must_use]
+    pub fn with_partitions(mut self, partitions: impl Fn() -> Vec<PartitionStatus> + Send + Sync + 'static) -> Self {
+        self.partitions = Some(Arc::new(partitions));
+        self
+    }
+
+    /// Ready only while this gives no reason against it. It must not block. Several may be added.
+    #[must_use]
+    pub fn with_check(mut self, check: impl Fn() -> Vec<String> + Send + Sync + 'static) -> Self {
+        self.checks.push(Arc::new(check));
+        self
     }
 
     /// Limits for [`crate::serve`].
     #[must_use]
     pub fn limits() -> ServerLimits {
-        ServerLimits { connections_max: ADMIN_CONNECTIONS_MAX, header_timeout: Duration::from_secs(10) }
+        ServerLimits {
+            connections_max: ADMIN_CONNECTIONS_MAX,
+            header_timeout: Duration::from_secs(10),
+            write_timeout: ADMIN_WRITE_TIMEOUT,
+        }
     }
 
     /// The router.
@@ -109,19 +150,44 @@ impl Admin {
     /// Alive: the runtime answers and no lock of the stores is held for ever. A stopped partition or a failed log is not
     /// death: restarting would not mend it, and reads of the other partitions still work.
     async fn live(&self) -> Response {
-        let stores = self.stores.clone();
-        let asked = tokio::task::spawn_blocking(move || stores.status().len());
+        let Some(partitions) = self.partitions.clone() else { return "alive\n".into_response() };
+        let asked = tokio::task::spawn_blocking(move || partitions().len());
         match tokio::time::timeout(LIVE_WAIT, asked).await {
             Ok(Ok(_)) => "alive\n".into_response(),
             _ => (StatusCode::SERVICE_UNAVAILABLE, "the partitions' state cannot be had\n").into_response(),
         }
     }
 
+    /// Whether this process should get requests.
+    #[must_use]
+    pub fn readiness(&self) -> Readiness {
+        let health = self.health.as_ref().map_or(Health::Ready, |health| health());
+        let partitions = self.partitions.as_ref().map(|partitions| partitions()).unwrap_or_default();
+        let mut readiness = Readiness::judge(&health, &partitions, &self.options);
+        readiness.reasons.extend(self.checks.iter().flat_map(|check| check()));
+        readiness
+    }
+
     fn ready(&self) -> Response {
-        let readiness = Readiness::judge(&self.stores.log().health(), &self.stores.status(), &self.options);
+        let readiness = self.readiness();
         if readiness.reasons.is_empty() {
             return "ready\n".into_response();
         }
         (StatusCode::SERVICE_UNAVAILABLE, format!("not ready\n{}\n", readiness.reasons.join("\n"))).into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_judged_by_what_it_has() {
+        let admin = || Admin::new(Arc::new(Registry::default()), AdminOptions::default());
+        let reasons = |admin: Admin| admin.readiness().reasons.join("; ");
+        assert_eq!(reasons(admin()), "");
+        assert_eq!(reasons(admin().with_health(|| Health::Closed)), "the log is closed");
+        let checked = admin().with_check(Vec::new).with_check(|| vec!["the spool is full".to_owned()]);
+        assert_eq!(reasons(checked), "the spool is full");
     }
 }

@@ -5,12 +5,9 @@ use std::fmt::Write as _;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use barrage_event::{Offset, Partition};
-use barrage_projection::ReadContext;
-use barrage_worker::{Snapshot, Stores};
-use serde_json::{Map, Value as Json};
 use xxhash_rust::xxh3::xxh3_128;
 
-use crate::error::ApiError;
+use crate::question::{Fields, Seen};
 
 /// What an answer rests on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,49 +44,6 @@ pub(crate) fn shown_time(stream_time_ms: i64) -> Option<i64> {
     (stream_time_ms > 0).then_some(stream_time_ms)
 }
 
-/// One partition's committed snapshot and the time that is asked for.
-pub(crate) struct View<'s> {
-    pub(crate) snapshot: &'s Snapshot<'s>,
-    at_ms: i64,
-}
-
-impl View<'_> {
-    pub(crate) fn context(&self, app: u32) -> ReadContext<'_> {
-        ReadContext { reader: self.snapshot, app, at_ms: self.at_ms, rules: self.snapshot.rules() }
-    }
-}
-
-/// What a read saw of a partition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Seen {
-    partition: Partition,
-    next_offset: Offset,
-    stream_time_ms: i64,
-    rules_version: u32,
-    at_ms: i64,
-}
-
-/// Reads the last committed state of a partition. Blocks for as long as `work` takes.
-pub(crate) fn read<T>(
-    stores: &Stores,
-    partition: Partition,
-    at_ms: i64,
-    work: impl FnOnce(&View<'_>) -> Result<T, ApiError>,
-) -> Result<(T, Seen), ApiError> {
-    let read = stores.read(partition, |snapshot| {
-        let view = View { snapshot, at_ms: snapshot.elapsed_at(at_ms) };
-        let seen = Seen {
-            partition,
-            next_offset: snapshot.next_offset(),
-            stream_time_ms: snapshot.stream_time_ms(),
-            rules_version: snapshot.rules_version(),
-            at_ms: view.at_ms,
-        };
-        Ok((work(&view)?, seen))
-    });
-    read.map_err(ApiError::unavailable)?
-}
-
 impl AsOf {
     /// Over every partition that was read.
     pub(crate) fn of(seen: &[Seen], asked_ms: i64) -> Self {
@@ -106,7 +60,7 @@ impl AsOf {
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
-    pub(crate) fields: Map<String, Json>,
+    pub(crate) fields: Fields,
     pub(crate) as_of: AsOf,
     /// Whether the time was asked for: then it belongs to what the `ETag` covers.
     pub(crate) at_given: bool,
@@ -117,7 +71,7 @@ pub(crate) struct Answer {
 impl Answer {
     /// The whole response, or 304 without a body when the client has it.
     pub(crate) fn into_response(self, request: &HeaderMap) -> Response {
-        let mut body = Json::Object(self.fields).to_string();
+        let mut body = self.fields.into_text();
         if !self.cacheable {
             splice(&mut body, &self.as_of.text(true));
             return json(self.status, body, "no-store");
@@ -176,7 +130,7 @@ pub(crate) fn json(status: StatusCode, body: String, cache: &'static str) -> Res
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value as Json, json};
 
     use super::*;
 
@@ -187,7 +141,7 @@ mod tests {
 
     fn answer(n: u64, as_of: AsOf, at_given: bool) -> Answer {
         let Json::Object(fields) = json!({ "room": "@TGS#\"as_of\":", "n": n }) else { unreachable!("an object") };
-        Answer { status: StatusCode::OK, fields, as_of, at_given, cacheable: true }
+        Answer { status: StatusCode::OK, fields: Fields::Made(fields), as_of, at_given, cacheable: true }
     }
 
     fn tag_of(answer: Answer) -> HeaderValue {

@@ -16,31 +16,33 @@ use axum::http::{HeaderMap, HeaderValue, Method, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodFilter, MethodRouter};
 use barrage_event::{Partition, Position, Topic};
-use barrage_worker::Stores;
+use futures_util::StreamExt as _;
 use subtle::ConstantTimeEq as _;
 use tokio::sync::Semaphore;
 
-use crate::answer::{Answer, Seen, View};
+use crate::answer::Answer;
+use crate::apps::Apps;
 use crate::error::{ApiError, Code};
 use crate::metrics::{Metrics, OTHER_ROUTE};
-use crate::options::{BODY_BYTES_MAX, BODY_TIMEOUT, KEY_BYTES_MAX, QueryOptions};
+use crate::options::{BODY_BYTES_MAX, BODY_TIMEOUT, KEY_BYTES_MAX, QueryOptions, WAITS_AT_ONCE};
+use crate::owners::{Owners, Shape};
 use crate::params::Params;
+use crate::question::{Ask, Fields, Question, Seen};
 use crate::routes::{Operation, ROUTES};
 use crate::rules::RulesControl;
 use crate::server::ServerLimits;
 
 /// Everything that the service is made of.
 pub struct ApiParts {
-    /// What is read.
-    pub stores: Stores,
+    /// What is read, wherever it is.
+    pub owners: Arc<Owners>,
     /// The rules of this process.
     pub rules: Arc<dyn RulesControl>,
-    /// The `SdkAppid`s that are configured or were seen; `app=` may be left out when there is exactly one.
-    pub apps: Arc<dyn Fn() -> Vec<u32> + Send + Sync>,
+    /// The `SdkAppid`s that are configured; when there are none, those that the partitions have seen count. `app=` may
+    /// be left out when there is exactly one.
+    pub apps: Vec<u32>,
     /// The key that commands need.
     pub api_key: String,
-    /// How this process calls itself as the owner of partitions.
-    pub owner: String,
     /// Limits.
     pub options: QueryOptions,
     /// Metrics.
@@ -49,7 +51,7 @@ pub struct ApiParts {
 
 impl fmt::Debug for ApiParts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ApiParts").field("owner", &self.owner).field("options", &self.options).finish_non_exhaustive()
+        f.debug_struct("ApiParts").field("owners", &self.owners).field("options", &self.options).finish_non_exhaustive()
     }
 }
 
@@ -60,8 +62,9 @@ pub struct Api(Arc<Inner>);
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub(crate) parts: ApiParts,
+    apps: Apps,
     requests: Semaphore,
-    scans: Semaphore,
+    commands: Semaphore,
 }
 
 /// A request that passed every check.
@@ -93,8 +96,8 @@ impl Api {
     pub fn new(parts: ApiParts) -> Self {
         let permits = |n: u32| Semaphore::new(usize::try_from(n).unwrap_or(Semaphore::MAX_PERMITS));
         let requests = permits(parts.options.requests_in_flight_max);
-        let scans = permits(parts.options.scans_in_flight_max);
-        Self(Arc::new(Inner { parts, requests, scans }))
+        let apps = Apps::new(parts.apps.clone());
+        Self(Arc::new(Inner { parts, apps, requests, commands: Semaphore::new(COMMANDS_AT_ONCE) }))
     }
 
     /// Limits for [`crate::serve`].
@@ -104,6 +107,7 @@ impl Api {
         ServerLimits {
             connections_max: options.connections_max,
             header_timeout: Duration::from_millis(options.header_timeout_ms),
+            write_timeout: Duration::from_millis(options.write_timeout_ms),
         }
     }
 
@@ -225,35 +229,49 @@ impl Inner {
 
     /// Waits until every position is in the committed numbers.
     async fn wait_for(&self, positions: &[Position]) -> Result<(), ApiError> {
-        let deadline = Instant::now() + self.parts.options.at_least_wait();
-        for position in positions {
-            let Position { partition, .. } = *position;
-            if partition.index >= self.partitions(partition.topic) {
-                let hint = format!("{} has {} partitions", partition.topic.name(), self.partitions(partition.topic));
+        if positions.is_empty() {
+            return Ok(());
+        }
+        let shape = self.shape();
+        for Position { partition, .. } in positions {
+            let count = shape.partitions(partition.topic);
+            if partition.index >= count {
+                let hint = format!("{} has {count} partitions", partition.topic.name());
                 return Err(ApiError::parameter("at_least", format!("there is no partition {partition}"), hint));
             }
-            let left = deadline.saturating_duration_since(Instant::now());
-            self.parts.stores.wait_for(*position, left).await.map_err(|error| not_yet(*position, &error))?;
+        }
+        let deadline = Instant::now() + self.parts.options.at_least_wait();
+        let mut waits = futures_util::stream::iter(positions.to_vec())
+            .map(|position| Box::pin(self.wait_for_one(position, deadline)))
+            .buffered(WAITS_AT_ONCE);
+        while let Some(waited) = waits.next().await {
+            waited?;
         }
         Ok(())
     }
 
-    /// Number of partitions of a topic.
-    pub(crate) fn partitions(&self, topic: Topic) -> u16 {
-        self.parts.stores.log().partitions(topic)
+    async fn wait_for_one(&self, position: Position, deadline: Instant) -> Result<(), ApiError> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+        let ask = Ask::WaitFor { offset: position.offset, timeout_ms };
+        let question = Question { partition: position.partition, at_ms: 0, ask };
+        match self.parts.owners.ask(question).await {
+            Ok(_) => Ok(()),
+            Err(failure) => Err(not_yet(position, &failure.error.message)),
+        }
     }
 
-    /// Every partition of a topic.
-    pub(crate) fn all_of(&self, topic: Topic) -> impl Iterator<Item = Partition> + use<> {
-        (0..self.partitions(topic)).map(move |index| Partition { topic, index })
+    /// How many partitions there are.
+    pub(crate) fn shape(&self) -> Shape {
+        self.parts.owners.shape()
     }
 
     /// The application that a call is about.
-    pub(crate) fn app(&self, call: &Call) -> Result<u32, ApiError> {
+    pub(crate) async fn app(&self, call: &Call) -> Result<u32, ApiError> {
         if let Some(app) = call.params.app()? {
             return Ok(app);
         }
-        match *(self.parts.apps)() {
+        match *self.apps.known(&self.parts.owners).await {
             [app] => Ok(app),
             [] => Err(ApiError::new(
                 Code::AppNeeded,
@@ -268,32 +286,36 @@ impl Inner {
         }
     }
 
-    /// Reads the partition that owns the key of a call.
-    pub(crate) fn read_key<T>(
+    /// Asks the partition that owns the key of a call.
+    pub(crate) async fn ask_key(
         &self,
         topic: Topic,
         app: u32,
         call: &Call,
-        work: impl FnOnce(&View<'_>) -> Result<T, ApiError>,
-    ) -> Result<(T, Seen), ApiError> {
-        let index = barrage_event::routes::partition_of(app, &call.key, self.partitions(topic));
-        crate::answer::read(&self.parts.stores, Partition { topic, index }, call.at_ms, work)
+        ask: Ask,
+    ) -> Result<(Fields, Seen), ApiError> {
+        let index = barrage_event::routes::partition_of(app, &call.key, self.shape().partitions(topic));
+        let question = Question { partition: Partition { topic, index }, at_ms: call.at_ms, ask };
+        self.parts.owners.ask(question).await.map_err(|failure| failure.error)?.into_fields()
     }
 
-    /// Does work that walks over many rows where it stops nobody else.
-    pub(crate) async fn scan<T: Send + 'static>(
+    /// Does work that blocks, as commands about rules do, where it stops nobody else.
+    pub(crate) async fn block<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&Self) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
         // The semaphore is never closed; waiting is bounded by the requests at work.
-        let _place = self.scans.acquire().await.map_err(ApiError::unavailable)?;
+        let _place = self.commands.acquire().await.map_err(ApiError::unavailable)?;
         let inner = Arc::clone(self);
         let done = tokio::task::spawn_blocking(move || work(&inner)).await;
-        done.unwrap_or_else(|error| Err(ApiError::failed(format!("a read did not finish: {error}"))))
+        done.unwrap_or_else(|error| Err(ApiError::failed(format!("a command did not finish: {error}"))))
     }
 }
 
-fn not_yet(position: Position, error: &barrage_worker::Unavailable) -> ApiError {
+/// Commands that block, at work at once.
+const COMMANDS_AT_ONCE: usize = 4;
+
+fn not_yet(position: Position, error: &str) -> ApiError {
     ApiError::new(
         Code::NotYet,
         format!("{position} is not in the numbers yet: {error}"),

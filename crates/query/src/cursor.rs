@@ -5,7 +5,9 @@
 
 use std::fmt::Write as _;
 
+use crate::TIME_MS_MAX;
 use crate::error::ApiError;
+use crate::question::Slice;
 
 /// What a cursor pages through. The bytes are never changed or used again for something else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +41,20 @@ pub(crate) fn decode(kind: Kind, of: &str, text: &str) -> Result<Vec<u8>, ApiErr
         .ok_or_else(wrong)
 }
 
+/// The cursor that goes on behind a slice of time.
+pub(crate) fn of_slice((start, width): Slice) -> String {
+    encode(Kind::Minutes, "", &[start.to_be_bytes(), width.to_be_bytes()].concat())
+}
+
+/// The slice that a cursor goes on behind.
+pub(crate) fn to_slice(text: &str) -> Result<Slice, ApiError> {
+    let kept = decode(Kind::Minutes, "", text)?;
+    let (start, rest) = kept.split_first_chunk().ok_or_else(wrong)?;
+    let width = rest.try_into().map_err(|_| wrong())?;
+    let slice = (i64::from_be_bytes(*start), i64::from_be_bytes(width));
+    if (0..=TIME_MS_MAX).contains(&slice.0) && slice.1 >= 0 { Ok(slice) } else { Err(wrong()) }
+}
+
 /// The error for a cursor that is none of ours.
 pub(crate) fn wrong() -> ApiError {
     ApiError::parameter(
@@ -66,6 +82,16 @@ mod tests {
             let text = encode(Kind::Rooms, "messages", kept);
             assert!(text.bytes().all(|b| b.is_ascii_alphanumeric()));
             assert_eq!(decode(Kind::Rooms, "messages", &text).as_deref(), Ok(kept));
+        }
+    }
+
+    #[test]
+    fn cursors_of_slices_round_trip_and_forged_ones_are_refused() {
+        assert_eq!(to_slice(&of_slice((1_556_614_620_000, 60_000))), Ok((1_556_614_620_000, 60_000)));
+        for forged in
+            [of_slice((-1, 0)), of_slice((0, -1)), of_slice((i64::MAX, 1)), encode(Kind::Minutes, "", b"short")]
+        {
+            assert!(to_slice(&forged).is_err(), "{forged}");
         }
     }
 

@@ -86,6 +86,11 @@ impl Code {
         }
     }
 
+    /// The code that a text names.
+    pub(crate) fn from_text(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|code| code.as_str() == text)
+    }
+
     /// The HTTP status.
     #[must_use]
     pub const fn status(self) -> StatusCode {
@@ -126,6 +131,9 @@ pub struct ApiError {
 }
 
 impl ApiError {
+    /// The hint of everything that passes by itself.
+    pub(crate) const TRY_AGAIN: &str = "try again; GET /v1/status tells the state of each partition";
+
     /// An error of a kind.
     #[must_use]
     pub fn new(code: Code, message: impl Into<String>, hint: impl Into<String>) -> Self {
@@ -137,7 +145,7 @@ impl ApiError {
     }
 
     pub(crate) fn unavailable(message: impl std::fmt::Display) -> Self {
-        Self::new(Code::Unavailable, message.to_string(), "try again; GET /v1/status tells the state of each partition")
+        Self::new(Code::Unavailable, message.to_string(), Self::TRY_AGAIN)
     }
 
     pub(crate) fn failed(message: impl std::fmt::Display) -> Self {

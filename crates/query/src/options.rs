@@ -40,6 +40,14 @@ pub struct QueryOptions {
     /// Time for a request's header to arrive, in ms, 100 to 600,000. Default 10,000. Slower clients are cut off, since
     /// each holds a connection.
     pub header_timeout_ms: u64,
+    /// Longest time in which a client takes no byte of its answer, in ms, 100 to 600,000. Default 10,000. Then its
+    /// connection is closed, since it holds one of `connections_max`.
+    pub write_timeout_ms: u64,
+    /// Time in which the owner of a partition is found and answers, in ms, 50 to 60,000. Default 2,000. A partition
+    /// that moves is followed as long; then callers get 503.
+    pub owner_timeout_ms: u64,
+    /// Largest answer of another process, in bytes, 65,536 to 1,073,741,824. Default 33,554,432 (32 MiB).
+    pub answer_bytes_max: u32,
 }
 
 impl Default for QueryOptions {
@@ -50,6 +58,9 @@ impl Default for QueryOptions {
             scans_in_flight_max: 4,
             at_least_wait_ms: 5_000,
             header_timeout_ms: 10_000,
+            write_timeout_ms: 10_000,
+            owner_timeout_ms: 2_000,
+            answer_bytes_max: 32 << 20,
         }
     }
 }
@@ -63,12 +74,70 @@ impl QueryOptions {
         range("connections_max", self.connections_max.into(), 1, 65_536)?;
         range("requests_in_flight_max", self.requests_in_flight_max.into(), 1, 65_536)?;
         range("scans_in_flight_max", self.scans_in_flight_max.into(), 1, 1_024)?;
-        range("at_least_wait_ms", self.at_least_wait_ms, 1, 60_000)?;
-        range("header_timeout_ms", self.header_timeout_ms, 100, 600_000)
+        range("at_least_wait_ms", self.at_least_wait_ms, 1, AT_LEAST_WAIT_MS_MAX)?;
+        range("header_timeout_ms", self.header_timeout_ms, 100, 600_000)?;
+        range("write_timeout_ms", self.write_timeout_ms, 100, 600_000)?;
+        range("owner_timeout_ms", self.owner_timeout_ms, 50, 60_000)?;
+        range("answer_bytes_max", self.answer_bytes_max.into(), ANSWER_BYTES_LEAST, ANSWER_BYTES_MOST)
+    }
+
+    /// Room for the largest answer and what is around it.
+    pub(crate) fn answer_bytes_max(&self) -> usize {
+        usize::try_from(self.answer_bytes_max).unwrap_or(usize::MAX).saturating_add(ANSWER_FRAME_BYTES)
     }
 
     pub(crate) fn at_least_wait(&self) -> Duration {
         Duration::from_millis(self.at_least_wait_ms)
+    }
+}
+
+/// Options of the service that other processes ask about the partitions of this one.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OwnerOptions {
+    /// Connections at once, 1 to 65,536. Default 256: a process that asks needs one. Further ones wait.
+    pub connections_max: u32,
+    /// Questions at work at once, 1 to 65,536. Default 256. Above it callers are told to try again.
+    pub requests_in_flight_max: u32,
+    /// Waits for a position at once, 1 to 65,536. Default 1,024.
+    pub waits_in_flight_max: u32,
+    /// Largest answer, in bytes, 65,536 to 1,073,741,824. Default 33,554,432 (32 MiB), as much as callers take.
+    pub answer_bytes_max: u32,
+    /// Longest time in which a caller takes no byte of its answers, in ms, 100 to 600,000. Default 10,000.
+    pub write_timeout_ms: u64,
+}
+
+impl Default for OwnerOptions {
+    fn default() -> Self {
+        Self {
+            connections_max: 256,
+            requests_in_flight_max: 256,
+            waits_in_flight_max: 1_024,
+            answer_bytes_max: 32 << 20,
+            write_timeout_ms: 10_000,
+        }
+    }
+}
+
+impl OwnerOptions {
+    /// Checks every value against its range.
+    ///
+    /// # Errors
+    /// The first option that is out of range.
+    pub fn check(&self) -> Result<(), OptionError> {
+        range("connections_max", self.connections_max.into(), 1, 65_536)?;
+        range("requests_in_flight_max", self.requests_in_flight_max.into(), 1, 65_536)?;
+        range("waits_in_flight_max", self.waits_in_flight_max.into(), 1, 65_536)?;
+        range("answer_bytes_max", self.answer_bytes_max.into(), ANSWER_BYTES_LEAST, ANSWER_BYTES_MOST)?;
+        range("write_timeout_ms", self.write_timeout_ms, 100, 600_000)
+    }
+
+    pub(crate) fn answer_bytes_max(&self) -> usize {
+        usize::try_from(self.answer_bytes_max).unwrap_or(usize::MAX)
+    }
+
+    pub(crate) fn write_timeout(&self) -> Duration {
+        Duration::from_millis(self.write_timeout_ms)
     }
 }
 
@@ -113,6 +182,31 @@ pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) const KEY_BYTES_MAX: usize = 4 << 10;
 /// Connections to the admin endpoints at once.
 pub(crate) const ADMIN_CONNECTIONS_MAX: u32 = 64;
+/// Time in which a client of the admin endpoints takes something of its answer.
+pub(crate) const ADMIN_WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest wait for the positions of `at_least`, in ms, whoever waits.
+pub(crate) const AT_LEAST_WAIT_MS_MAX: u64 = 60_000;
+/// Positions of one `at_least` that are waited for at once.
+pub(crate) const WAITS_AT_ONCE: usize = 32;
+/// Range of the largest answer between processes, in bytes.
+const ANSWER_BYTES_LEAST: u64 = 64 << 10;
+const ANSWER_BYTES_MOST: u64 = 1 << 30;
+/// What is around an answer, in bytes: the owner's limit is about the answer itself.
+pub(crate) const ANSWER_FRAME_BYTES: usize = 4 << 10;
+/// Largest question, in bytes: a room or account, and a cursor.
+pub(crate) const QUESTION_BYTES_MAX: usize = 128 << 10;
+/// Largest header of a question, in bytes.
+pub(crate) const HEADER_LIST_BYTES_MAX: u32 = 16 << 10;
+/// Other processes that are kept connected to: far more than a deployment has.
+pub(crate) const PEERS_MAX: usize = 256;
+/// Time for a connection to another process.
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How often the other end of a connection between processes is asked whether it is there.
+pub(crate) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// Time it has to say so.
+pub(crate) const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest silence of a connection between processes, on which something is said at every interval.
+pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// Time that requests in flight get to finish when the server stops.
 pub(crate) const STOP_WAIT: Duration = Duration::from_secs(5);
 
@@ -124,6 +218,11 @@ mod tests {
     fn defaults_are_in_range_and_values_out_of_range_are_named() {
         assert_eq!(QueryOptions::default().check(), Ok(()));
         assert_eq!(AdminOptions::default().check(), Ok(()));
+        assert_eq!(OwnerOptions::default().check(), Ok(()));
+        let wrong = OwnerOptions { waits_in_flight_max: 0, ..OwnerOptions::default() };
+        assert_eq!(wrong.check().map_err(|e| e.option), Err("waits_in_flight_max"));
+        let wrong = QueryOptions { owner_timeout_ms: 1, ..QueryOptions::default() };
+        assert_eq!(wrong.check().map_err(|e| e.option), Err("owner_timeout_ms"));
         let wrong = QueryOptions { at_least_wait_ms: 0, ..QueryOptions::default() };
         assert_eq!(wrong.check().map_err(|e| e.option), Err("at_least_wait_ms"));
         let wrong = QueryOptions { scans_in_flight_max: 1_025, ..QueryOptions::default() };

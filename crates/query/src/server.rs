@@ -9,10 +9,11 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use crate::connection::Timed;
 use crate::options::STOP_WAIT;
 
 /// Limits of a server.
@@ -22,6 +23,8 @@ pub struct ServerLimits {
     pub connections_max: u32,
     /// Time for a request's header to arrive; also how long an idle connection is kept.
     pub header_timeout: Duration,
+    /// Longest time in which a client takes no byte of its answer; then the connection is closed.
+    pub write_timeout: Duration,
 }
 
 /// Why a server ended.
@@ -30,6 +33,9 @@ pub enum ServerError {
     /// The listener failed for good.
     #[error("accepting connections failed: {0}")]
     Accept(#[from] std::io::Error),
+    /// The gRPC server ended.
+    #[error("the gRPC server ended: {0}")]
+    Service(String),
 }
 
 /// Largest header of a request, in bytes.
@@ -58,19 +64,10 @@ pub async fn serve(
         };
         let stream = tokio::select! {
             () = &mut shutdown => break,
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
-                Err(error) if is_of_one_connection(&error) => continue,
-                Err(error) if is_short_of_resources(&error) => {
-                    tracing::warn!(%error, "no connection can be accepted");
-                    // Without the pause the loop would spin until a descriptor is free.
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                    continue;
-                }
-                Err(error) => return Err(error.into()),
-            },
+            accepted = accept(&listener) => accepted?,
         };
-        drop(stream.set_nodelay(true));
+        // Silence is watched by the header's timeout.
+        let stream = Timed::new(stream, None, limits.write_timeout, slot);
         let service = TowerToHyperService::new(router.clone());
         let mut stopping = stopping.clone();
         connections.spawn(async move {
@@ -88,7 +85,6 @@ pub async fn serve(
                     drop(connection.await);
                 }
             }
-            drop(slot);
         });
     }
     drop(listener);
@@ -98,6 +94,25 @@ pub async fn serve(
         tracing::warn!("requests were still in flight when the server stopped");
     }
     Ok(())
+}
+
+/// The next connection; waits while the system is short of resources.
+pub(crate) async fn accept(listener: &TcpListener) -> std::io::Result<TcpStream> {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                drop(stream.set_nodelay(true));
+                return Ok(stream);
+            }
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) if is_short_of_resources(&error) => {
+                tracing::warn!(%error, "no connection can be accepted");
+                // Without the pause the loop would spin until a descriptor is free.
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 fn is_of_one_connection(error: &std::io::Error) -> bool {

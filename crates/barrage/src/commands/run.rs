@@ -12,7 +12,7 @@ use anyhow::{Context as _, anyhow};
 use barrage_event::Partition;
 use barrage_ingest::{Appender, Clock, IngestOptions, Rules, Secret, SystemClock, check_exposure, new_incarnation};
 use barrage_log::{EmbeddedLog, EventLog};
-use barrage_query::{Admin, Api};
+use barrage_query::{Admin, AllHere, Api, Local, OwnerService, Owners};
 use barrage_worker::{Phase, Stores, Worker, WorkerOptions};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -22,7 +22,6 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::apps::Apps;
 use crate::cli::RunArgs;
 use crate::config::{self, Config, ListenOptions, Loaded};
 use crate::exit::{Exit, Failure};
@@ -50,11 +49,13 @@ pub(crate) fn run(args: &RunArgs, environment: impl Iterator<Item = (String, Str
 
 fn warn_of_exposure(config: &Config) {
     // Whether they may be bound at all was checked with the rest of the configuration.
-    let ListenOptions { callback, query, admin } = config.listen;
+    let ListenOptions { callback, query, grpc, admin } = config.listen;
     if let Ok(Some(warning)) = check_exposure(callback, config.ingest.has_token(), config.ingest.has_allow_list()) {
         tracing::warn!("{warning}");
     }
-    for (name, addr) in [("reads", query), ("metrics", admin)] {
+    for (name, addr) in [("reads", Some(query)), ("questions over gRPC, without TLS,", grpc), ("metrics", Some(admin))]
+    {
+        let Some(addr) = addr else { continue };
         if !addr.ip().to_canonical().is_loopback() {
             tracing::warn!(
                 "{name} on {addr} are open to everybody who reaches it: put a proxy or a firewall before it"
@@ -67,6 +68,7 @@ fn warn_of_exposure(config: &Config) {
 struct Listeners {
     callback: TcpListener,
     query: TcpListener,
+    grpc: Option<TcpListener>,
     admin: TcpListener,
 }
 
@@ -79,6 +81,10 @@ impl Listeners {
         Ok(Self {
             callback: bind("callback", listen.callback).await?,
             query: bind("query", listen.query).await?,
+            grpc: match listen.grpc {
+                Some(addr) => Some(bind("grpc", addr).await?),
+                None => None,
+            },
             admin: bind("admin", listen.admin).await?,
         })
     }
@@ -88,6 +94,7 @@ impl Listeners {
         Ok(ListenOptions {
             callback: self.callback.local_addr()?,
             query: self.query.local_addr()?,
+            grpc: self.grpc.as_ref().map(TcpListener::local_addr).transpose()?,
             admin: self.admin.local_addr()?,
         })
     }
@@ -225,6 +232,8 @@ fn register_build_info(registry: &mut Registry) {
 struct Servers {
     ingest: JoinHandle<anyhow::Result<()>>,
     query: JoinHandle<anyhow::Result<()>>,
+    /// Ends with the reads where there is none.
+    grpc: JoinHandle<anyhow::Result<()>>,
     admin: JoinHandle<anyhow::Result<()>>,
 }
 
@@ -250,22 +259,40 @@ impl Servers {
             parts.ingest_metrics.clone(),
             until(stop_ingest),
         );
-        let apps = Apps::new(config.ingest.apps.clone(), parts.stores.clone());
+        let scans = config.query.scans_in_flight_max;
+        let local = Local::new(parts.stores.clone(), scans);
+        let service = OwnerService::new(
+            local.clone(),
+            Arc::new(AllHere::new("local")),
+            parts.api_key.clone(),
+            config.grpc.clone(),
+            parts.query_metrics.clone(),
+        );
+        let (grpc, grpc_until) = (listeners.grpc, until(stop_reads));
+        let grpc = async move {
+            match grpc {
+                Some(listener) => barrage_query::serve_owner(listener, service, grpc_until).await,
+                None => {
+                    grpc_until.await;
+                    Ok(())
+                }
+            }
+        };
         let api = Api::new(barrage_query::api::ApiParts {
-            stores: parts.stores.clone(),
+            owners: Arc::new(Owners::all_here(local, "local", parts.query_metrics.clone())),
             rules: Arc::new(IngestRules(Arc::clone(&parts.rules))),
-            apps: Arc::new(move || apps.known()),
+            apps: config.ingest.apps.clone(),
             api_key: parts.api_key.clone(),
-            owner: "local".to_owned(),
             options: config.query.clone(),
             metrics: parts.query_metrics.clone(),
         });
         let query = barrage_query::serve(listeners.query, api.router(), api.limits(), until(stop_reads));
-        let admin = Admin::new(Arc::clone(&parts.registry), parts.stores.clone(), config.admin.clone());
+        let admin = Admin::new(Arc::clone(&parts.registry), config.admin.clone()).of_stores(&parts.stores);
         let admin = barrage_query::serve(listeners.admin, admin.router(), Admin::limits(), until(stop_reads));
         Self {
             ingest: tokio::spawn(async { ingest.await.context("callbacks are no longer taken") }),
             query: tokio::spawn(async { query.await.context("reads are no longer answered") }),
+            grpc: tokio::spawn(async { grpc.await.context("questions over gRPC are no longer answered") }),
             admin: tokio::spawn(async { admin.await.context("metrics are no longer answered") }),
         }
     }
@@ -275,6 +302,7 @@ impl Servers {
         let (name, ended) = tokio::select! {
             ended = &mut self.ingest => ("callbacks", ended),
             ended = &mut self.query => ("reads", ended),
+            ended = &mut self.grpc => ("questions over gRPC", ended),
             ended = &mut self.admin => ("metrics", ended),
         };
         match ended {
@@ -296,7 +324,7 @@ async fn stop(
         drop(servers.ingest.await);
     }
     stop_reads.send_replace(true);
-    for server in [servers.query, servers.admin] {
+    for server in [servers.query, servers.grpc, servers.admin] {
         if !server.is_finished() {
             drop(server.await);
         }
@@ -349,6 +377,7 @@ fn announce(args: &RunArgs, listen: &ListenOptions, data_dir: &Path) -> anyhow::
         format!("http://{host}:{}", addr.port())
     };
     let (callback, query, admin) = (url(listen.callback), url(listen.query), url(listen.admin));
+    let grpc = listen.grpc.map(url);
     super::line(&format!(
         "barrage {}\n  callbacks  {callback}/callback\n  numbers    {query}/v1/rooms\n  status     {query}/v1/status\n  \
          metrics    {admin}/metrics\n  data       {}  (API key in {})",
@@ -360,6 +389,7 @@ fn announce(args: &RunArgs, listen: &ListenOptions, data_dir: &Path) -> anyhow::
         let ready = json!({
             "callback": callback,
             "query": query,
+            "grpc": grpc,
             "admin": admin,
             "pid": std::process::id(),
             "data_dir": data_dir.display().to_string(),

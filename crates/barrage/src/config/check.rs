@@ -18,7 +18,8 @@ pub(super) fn problems(config: &Config, sources: &Sources) -> Vec<Problem> {
         found.push((format!("ingest.{}", error.option), error.reason));
     }
     found.extend(config.worker.problems().into_iter().map(|(key, reason)| (format!("worker.{key}"), reason)));
-    for (section, checked) in [("query", config.query.check()), ("admin", config.admin.check())] {
+    let checked = [("query", config.query.check()), ("grpc", config.grpc.check()), ("admin", config.admin.check())];
+    for (section, checked) in checked {
         if let Err(error) = checked {
             found.push((format!("{section}.{}", error.option), error.to_string()));
         }
@@ -40,7 +41,9 @@ pub(super) fn problems(config: &Config, sources: &Sources) -> Vec<Problem> {
 
 fn listen_problems(config: &Config, found: &mut Vec<(String, String)>) {
     let listen = &config.listen;
-    let all = [("listen.callback", listen.callback), ("listen.query", listen.query), ("listen.admin", listen.admin)];
+    let mut all = vec![("listen.callback", listen.callback), ("listen.query", listen.query)];
+    all.extend(listen.grpc.map(|addr| ("listen.grpc", addr)));
+    all.push(("listen.admin", listen.admin));
     for (i, (key, addr)) in all.iter().enumerate() {
         if addr.port() != 0
             && let Some((other, _)) = all[..i].iter().find(|(_, other)| other == addr)

@@ -74,16 +74,13 @@ pub fn load(args: &ConfigArgs, environment: impl Iterator<Item = (String, String
         Some(path) => read_file(path, &mut sources)?,
         None => Table::new(),
     };
-    let mut warnings = merge_environment(&mut table, environment, &mut sources)?;
+    let warnings = merge_environment(&mut table, environment, &mut sources)?;
     let mut config: Config = table.try_into().map_err(|e: toml::de::Error| {
         one(Problem { origin: Origin::Default, key: String::new(), message: e.message().to_owned() })
     })?;
     merge_flags(&mut config, args, &mut sources);
     let problems = check::problems(&config, &sources);
     if problems.is_empty() {
-        if let Some(addr) = args.grpc_listen {
-            warnings.push(format!("--grpc-listen {addr} was ignored: this version serves no gRPC"));
-        }
         Ok(Loaded { config, file: args.config.clone(), warnings })
     } else {
         Err(Problems(problems))
@@ -213,6 +210,7 @@ fn merge_flags(config: &mut Config, args: &ConfigArgs, sources: &mut Sources) {
     merge(args.data_dir.as_ref(), &mut config.data_dir, ("data_dir", "--data-dir"), sources);
     merge(args.callback_listen.as_ref(), &mut listen.callback, ("listen.callback", "--callback-listen"), sources);
     merge(args.query_listen.as_ref(), &mut listen.query, ("listen.query", "--query-listen"), sources);
+    merge(args.grpc_listen.map(Some).as_ref(), &mut listen.grpc, ("listen.grpc", "--grpc-listen"), sources);
     merge(args.admin_listen.as_ref(), &mut listen.admin, ("listen.admin", "--admin-listen"), sources);
     let diagnostics = &mut config.diagnostics;
     merge(args.log_format.as_ref(), &mut diagnostics.format, ("diagnostics.format", "--log-format"), sources);

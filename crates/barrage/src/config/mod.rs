@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use barrage_event::rules::RuleSet;
 use barrage_ingest::IngestOptions;
 use barrage_log::EmbeddedOptions;
-use barrage_query::{AdminOptions, QueryOptions};
+use barrage_query::{AdminOptions, OwnerOptions, QueryOptions};
 use barrage_state::StateOptions;
 use serde::Deserialize;
 
@@ -39,6 +39,8 @@ pub struct Config {
     pub worker: WorkerSection,
     /// Reads.
     pub query: QueryOptions,
+    /// Questions of other processes about the partitions of this one.
+    pub grpc: OwnerOptions,
     /// Metrics and health.
     pub admin: AdminOptions,
     /// Log lines.
@@ -56,6 +58,7 @@ impl Default for Config {
             ingest: IngestOptions::default(),
             worker: WorkerSection::default(),
             query: QueryOptions::default(),
+            grpc: OwnerOptions::default(),
             admin: AdminOptions::default(),
             diagnostics: DiagnosticsOptions::default(),
             rules: None,
@@ -71,6 +74,8 @@ pub struct ListenOptions {
     pub callback: SocketAddr,
     /// Reads and commands. Default 127.0.0.1:8081.
     pub query: SocketAddr,
+    /// Questions of other processes, over gRPC. Default none: on the embedded log there is nobody who asks.
+    pub grpc: Option<SocketAddr>,
     /// Metrics and health. Default 127.0.0.1:8083.
     pub admin: SocketAddr,
 }
@@ -78,7 +83,7 @@ pub struct ListenOptions {
 impl Default for ListenOptions {
     fn default() -> Self {
         let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        Self { callback: local(8080), query: local(8081), admin: local(8083) }
+        Self { callback: local(8080), query: local(8081), grpc: None, admin: local(8083) }
     }
 }
 

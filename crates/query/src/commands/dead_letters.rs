@@ -1,41 +1,52 @@
 //! `/v1/dead-letters`: events that a statistic could not apply.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::http::StatusCode;
-use barrage_event::Offset;
-use serde_json::{Map, Value as Json, json};
+use barrage_event::{Offset, Partition};
+use serde::Serialize;
 
-use super::{about_partitions, partitions};
+use super::{about, partitions};
 use crate::api::{Call, Inner, Reply};
 use crate::error::ApiError;
+use crate::owners::Gather;
+use crate::question::{Ask, Failure, Fields, Found};
+use crate::reads::status::of_all;
 
 pub(crate) async fn dead_letters(inner: Arc<Inner>, call: Call) -> Result<Reply, ApiError> {
     let partitions = partitions(&inner, &call, false)?;
     let limit = call.params.limit()?;
-    let rows = inner.scan(move |inner| {
-        let mut rows = Vec::new();
-        for partition in partitions {
-            let letters = inner.parts.stores.read(partition, |snapshot| snapshot.dead_letters(Offset(0), limit));
-            for letter in letters.map_err(ApiError::unavailable)?? {
-                rows.push(json!({
-                    "partition": partition.to_string(),
-                    "offset": letter.offset.0,
-                    "projection": letter.projection,
-                    "reason": letter.reason,
-                    "command": letter.command,
-                    "id": hex(&letter.record_id),
-                    "log_time": letter.log_time_ms,
-                }));
-            }
-        }
-        Ok(rows)
-    });
-    let rows = rows.await?;
-    let fields = Map::from_iter([("dead_letters".to_owned(), Json::Array(rows))]);
-    Ok(about_partitions(&inner, &call, StatusCode::OK, fields))
+    let owners = &inner.parts.owners;
+    let letters = owners.gather(partitions, call.at_ms, Letters { limit, rows: BTreeMap::new() }).await?;
+    let page = Page { dead_letters: letters.rows.into_values().flatten().collect() };
+    let fields = serde_json::to_string(&page).ok().and_then(Fields::from_text);
+    let fields = fields.ok_or_else(|| ApiError::failed("a page cannot be written"))?;
+    Ok(about(&of_all(owners, call.at_ms).await?, &call, StatusCode::OK, fields))
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+#[derive(Serialize)]
+struct Page {
+    dead_letters: Vec<Fields>,
+}
+
+struct Letters {
+    limit: usize,
+    rows: BTreeMap<Partition, Vec<Fields>>,
+}
+
+impl Gather for Letters {
+    const FOLLOWS: bool = true;
+
+    fn ask(&self) -> Ask {
+        Ask::DeadLetters { from: Offset(0), limit: self.limit }
+    }
+
+    fn take(&mut self, partition: Partition, answered: Result<Found, Failure>) -> Result<(), ApiError> {
+        let Found::Rows(rows, _) = answered.map_err(|failure| failure.error)? else {
+            return Err(Failure::not_an_answer().error);
+        };
+        self.rows.insert(partition, rows);
+        Ok(())
+    }
 }

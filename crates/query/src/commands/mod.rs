@@ -11,17 +11,30 @@ use serde_json::{Map, Value as Json};
 use crate::answer::Answer;
 use crate::api::{Call, Inner, Reply};
 use crate::error::ApiError;
+use crate::question::Fields;
+use crate::reads::status::{Statuses, as_of, of_all};
 
 /// An answer about the partitions as such.
-fn about_partitions(inner: &Inner, call: &Call, status: StatusCode, fields: Map<String, Json>) -> Reply {
-    let as_of = crate::reads::status::as_of(&inner.parts.stores.status(), call.at_ms);
+async fn about_partitions(
+    inner: &Inner,
+    call: &Call,
+    status: StatusCode,
+    fields: Map<String, Json>,
+) -> Result<Reply, ApiError> {
+    let statuses = of_all(&inner.parts.owners, call.at_ms).await?;
+    Ok(about(&statuses, call, status, Fields::Made(fields)))
+}
+
+/// The same where the partitions' state was asked for already.
+fn about(statuses: &Statuses, call: &Call, status: StatusCode, fields: Fields) -> Reply {
+    let as_of = as_of(statuses, call.at_ms);
     Reply::Answer(Answer { status, fields, as_of, at_given: false, cacheable: false })
 }
 
 /// `partition=`: one, or with `all` (or nothing, where that is allowed) every one of them.
 fn partitions(inner: &Inner, call: &Call, needed: bool) -> Result<Vec<Partition>, ApiError> {
     let hint = "one partition, as in room/0, or all";
-    let all = || inner.parts.stores.partitions();
+    let all = || inner.shape().all();
     match call.params.text("partition") {
         None if needed => Err(ApiError::parameter("partition", "is missing", hint)),
         None | Some("all") => Ok(all()),

@@ -6,42 +6,47 @@ use axum::http::StatusCode;
 use barrage_worker::RebuildStatus;
 use serde_json::{Map, Value as Json, json};
 
-use super::{about_partitions, partitions};
+use super::{about, about_partitions, partitions};
 use crate::api::{Call, Inner, Reply};
-use crate::error::{ApiError, Code};
+use crate::error::ApiError;
+use crate::question::{Ask, Fields, Question};
+use crate::reads::status::of_all;
 
 /// Starts; progress is read with GET.
 pub(crate) async fn start(inner: Arc<Inner>, call: Call) -> Result<Reply, ApiError> {
     let partitions = partitions(&inner, &call, true)?;
     let mut started = Vec::new();
     for partition in partitions {
-        if let Err(error) = inner.parts.stores.rebuild(partition) {
-            let message = format!("partition {partition} is not rebuilt: {error}");
-            return Err(ApiError::new(Code::Conflict, message, "GET /v1/rebuild shows what is at work"));
-        }
+        let question = Question { partition, at_ms: call.at_ms, ask: Ask::Rebuild };
+        inner.parts.owners.ask(question).await.map_err(|failure| failure.error)?;
         started.push(Json::from(partition.to_string()));
     }
     let fields = Map::from_iter([("started".to_owned(), Json::Array(started))]);
-    Ok(about_partitions(&inner, &call, StatusCode::ACCEPTED, fields))
+    about_partitions(&inner, &call, StatusCode::ACCEPTED, fields).await
 }
 
 pub(crate) async fn progress(inner: Arc<Inner>, call: Call) -> Result<Reply, ApiError> {
-    let rows: Vec<Json> = inner
-        .parts
-        .stores
-        .status()
+    let statuses = of_all(&inner.parts.owners, call.at_ms).await?;
+    let rows: Vec<Json> = statuses
         .iter()
-        .map(|status| {
-            json!({
-                "partition": status.partition.to_string(),
+        .map(|(partition, status)| match status {
+            Ok(status) => json!({
+                "partition": partition.to_string(),
                 "needs_rebuild": status.needs_rebuild,
                 "state_hash": format!("{:032x}", status.state_hash),
                 "rebuild": status.rebuild.as_ref().map(shown),
-            })
+            }),
+            Err(error) => json!({
+                "partition": partition.to_string(),
+                "needs_rebuild": null,
+                "state_hash": null,
+                "rebuild": null,
+                "error": error.message,
+            }),
         })
         .collect();
     let fields = Map::from_iter([("partitions".to_owned(), Json::Array(rows))]);
-    Ok(about_partitions(&inner, &call, StatusCode::OK, fields))
+    Ok(about(&statuses, &call, StatusCode::OK, Fields::Made(fields)))
 }
 
 /// A rebuild as answers show it.

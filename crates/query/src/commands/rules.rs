@@ -13,14 +13,14 @@ use crate::rules::{ApplyRulesError, RulesVersion};
 
 pub(crate) async fn show(inner: Arc<Inner>, call: Call) -> Result<Reply, ApiError> {
     let fields = shown(&inner.parts.rules.current())?;
-    Ok(about_partitions(&inner, &call, StatusCode::OK, fields))
+    about_partitions(&inner, &call, StatusCode::OK, fields).await
 }
 
 pub(crate) async fn history(inner: Arc<Inner>, call: Call) -> Result<Reply, ApiError> {
-    let versions = inner.scan(|inner| inner.parts.rules.history().map_err(ApiError::failed)).await?;
+    let versions = inner.block(|inner| inner.parts.rules.history().map_err(ApiError::failed)).await?;
     let versions: Result<Vec<Json>, ApiError> = versions.iter().map(|v| shown(v).map(Json::Object)).collect();
     let fields = Map::from_iter([("versions".to_owned(), Json::Array(versions?))]);
-    Ok(about_partitions(&inner, &call, StatusCode::OK, fields))
+    about_partitions(&inner, &call, StatusCode::OK, fields).await
 }
 
 /// Takes TOML, as rules are written, or JSON, as they are shown.
@@ -33,14 +33,14 @@ pub(crate) async fn apply(inner: Arc<Inner>, call: Call) -> Result<Reply, ApiErr
             ApplyRulesError::Unavailable(_) => ApiError::unavailable(error),
         })
     };
-    let applied = inner.scan(apply).await?;
+    let applied = inner.block(apply).await?;
     let positions: Vec<Json> = applied.positions.into_iter().map(Json::from).collect();
     let fields = Map::from_iter([
         ("version".to_owned(), Json::from(applied.version)),
         ("changed".to_owned(), applied.changed.into()),
         ("positions".to_owned(), Json::Array(positions)),
     ]);
-    Ok(about_partitions(&inner, &call, StatusCode::OK, fields))
+    about_partitions(&inner, &call, StatusCode::OK, fields).await
 }
 
 const HINT: &str = "send the rules as TOML; `barrage rules show --default` prints a set that is described line by line";

@@ -1,126 +1,74 @@
 //! `/v1/rooms`: rankings.
 
-use std::cmp::{Ordering, Reverse};
-use std::collections::BinaryHeap;
+use std::cmp::Reverse;
 use std::sync::Arc;
 
-use barrage_event::Topic;
-use serde_json::{Map, Value as Json};
+use barrage_event::{Partition, Topic};
+use serde::Serialize;
 
-use super::{cacheable, room_fields};
-use crate::answer::read;
+use super::cacheable;
 use crate::api::{Call, Inner, Reply};
 use crate::cursor::{self, Kind};
 use crate::error::ApiError;
-
-/// Place in a ranking: more is first, equal ones by name. Keys never tie, so paging neither skips nor repeats as long
-/// as scores stand still.
-type Place = (Reverse<u64>, String);
+use crate::owners::Gather;
+use crate::question::{Ask, Failure, Fields, Found, Place, Ranked, Seen};
 
 pub(crate) async fn rooms(inner: Arc<Inner>, call: Call) -> Result<Reply, ApiError> {
-    let app = inner.app(&call)?;
+    let app = inner.app(&call).await?;
     let limit = call.params.limit()?;
-    let sorts: Vec<&'static str> =
-        inner.parts.stores.statistics().iter().flat_map(|s| s.room_sorts()).copied().collect();
-    let sort = call.params.word("sort", &sorts)?.unwrap_or_default();
+    let owners = &inner.parts.owners;
+    let sort = call.params.word("sort", &owners.sorts().rooms)?.unwrap_or_default();
     let after = call.params.text("after").map(|text| decode(sort, text)).transpose()?;
-    inner.scan(move |inner| ranking(inner, &call, app, (sort, limit, after.as_ref()))).await
+    let ranking = Ranking { app, sort, keep: limit + 1, after, best: Vec::new(), seen: Vec::new() };
+    let partitions = owners.shape().all_of(Topic::Room).collect();
+    let Ranking { mut best, mut seen, .. } = owners.gather(partitions, call.at_ms, ranking).await?;
+    seen.sort_unstable_by_key(|seen| seen.partition);
+    let more = best.len() > limit;
+    best.truncate(limit);
+    let next = best.last().filter(|_| more).map(|last| encode(sort, &last.place));
+    let page = Page { next, rooms: best.into_iter().map(|ranked| ranked.fields).collect(), sort };
+    let fields = serde_json::to_string(&page).ok().and_then(Fields::from_text);
+    Ok(cacheable(&call, &seen, fields.ok_or_else(|| ApiError::failed("a page cannot be written"))?))
 }
 
-fn ranking(
-    inner: &Inner,
-    call: &Call,
+/// The answer; its fields stand in the order of their names, as in every answer.
+#[derive(Serialize)]
+struct Page<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+    rooms: Vec<Fields>,
+    sort: &'a str,
+}
+
+/// The best rooms of the partitions that answered.
+struct Ranking {
     app: u32,
-    (sort, limit, after): (&str, usize, Option<&Place>),
-) -> Result<Reply, ApiError> {
-    let statistics = inner.parts.stores.statistics();
-    let mut top = Top::new(limit + 1, after);
-    let mut seen = Vec::new();
-    for partition in inner.all_of(Topic::Room) {
-        let ((), partition_seen) = read(&inner.parts.stores, partition, call.at_ms, |view| {
-            let cx = view.context(app);
-            for statistic in statistics.iter().filter(|s| s.room_sorts().contains(&sort)) {
-                statistic.rank_rooms(&cx, sort, &mut |ranked| top.offer((Reverse(ranked.score), ranked.room)))?;
-            }
-            // Ranked and read in one snapshot: score and fields of a room never disagree.
-            top.fill(|room| room_fields(inner, view, app, room))
-        })?;
-        seen.push(partition_seen);
-    }
-    let mut places = top.places.into_sorted_vec();
-    let more = places.len() > limit;
-    places.truncate(limit);
-    let mut fields = Map::new();
-    if let (true, Some(last)) = (more, places.last()) {
-        fields.insert("next".to_owned(), encode(sort, &last.place).into());
-    }
-    let rooms = places.into_iter().map(|p| Json::Object(p.fields.unwrap_or_default())).collect();
-    fields.insert("rooms".to_owned(), Json::Array(rooms));
-    fields.insert("sort".to_owned(), sort.into());
-    Ok(cacheable(call, &seen, fields))
-}
-
-/// A room that is among the best so far.
-struct Candidate {
-    place: Place,
-    /// What is known of it, once its partition was read.
-    fields: Option<Map<String, Json>>,
-}
-
-impl PartialEq for Candidate {
-    fn eq(&self, other: &Self) -> bool {
-        self.place == other.place
-    }
-}
-
-impl Eq for Candidate {}
-
-impl PartialOrd for Candidate {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Candidate {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.place.cmp(&other.place)
-    }
-}
-
-/// The best places seen so far, in memory for one page however many rooms there are.
-struct Top<'a> {
+    sort: &'static str,
+    /// One more than a page holds: it tells whether there is another page.
     keep: usize,
-    after: Option<&'a Place>,
-    /// The worst is on top.
-    places: BinaryHeap<Candidate>,
+    after: Option<Place>,
+    /// Best first, at most `keep`.
+    best: Vec<Ranked>,
+    seen: Vec<Seen>,
 }
 
-impl<'a> Top<'a> {
-    fn new(keep: usize, after: Option<&'a Place>) -> Self {
-        Self { keep, after, places: BinaryHeap::with_capacity(keep + 1) }
+impl Gather for Ranking {
+    const FOLLOWS: bool = true;
+
+    fn ask(&self) -> Ask {
+        // A full page leaves out whatever is behind its last room, so that nobody reads it in vain.
+        let before = self.best.last().filter(|_| self.best.len() >= self.keep).map(|last| last.place.clone());
+        Ask::RankRooms { app: self.app, sort: self.sort.to_owned(), keep: self.keep, after: self.after.clone(), before }
     }
 
-    fn offer(&mut self, place: Place) {
-        if self.after.is_some_and(|after| place <= *after) {
-            return;
-        }
-        if self.places.len() == self.keep {
-            if self.places.peek().is_none_or(|worst| place >= worst.place) {
-                return;
-            }
-            self.places.pop();
-        }
-        self.places.push(Candidate { place, fields: None });
-    }
-
-    /// Reads the fields of those that have none yet.
-    fn fill(&mut self, fields: impl Fn(&str) -> Result<Map<String, Json>, ApiError>) -> Result<(), ApiError> {
-        // The order does not depend on the fields, so the heap stays one.
-        let mut places = std::mem::take(&mut self.places).into_vec();
-        for candidate in places.iter_mut().filter(|c| c.fields.is_none()) {
-            candidate.fields = Some(fields(&candidate.place.1)?);
-        }
-        self.places = places.into();
+    fn take(&mut self, _: Partition, answered: Result<Found, Failure>) -> Result<(), ApiError> {
+        let Found::Rooms(rooms, seen) = answered.map_err(|failure| failure.error)? else {
+            return Err(Failure::not_an_answer().error);
+        };
+        self.seen.push(seen);
+        self.best.extend(rooms);
+        self.best.sort_by(|a, b| a.place.cmp(&b.place));
+        self.best.truncate(self.keep);
         Ok(())
     }
 }
@@ -138,30 +86,58 @@ fn decode(sort: &str, text: &str) -> Result<Place, ApiError> {
 
 #[cfg(test)]
 mod tests {
+    use barrage_event::Offset;
+    use serde_json::Map;
+
     use super::*;
 
+    /// What a partition with these rooms answers.
+    fn answer(partition: Partition, rooms: &[Place], ask: &Ask) -> Found {
+        let Ask::RankRooms { keep, after, before, .. } = ask else { unreachable!("a ranking asks for rankings") };
+        let mut places: Vec<&Place> = rooms
+            .iter()
+            .filter(|place| after.as_ref().is_none_or(|after| *place > after))
+            .filter(|place| before.as_ref().is_none_or(|before| *place < before))
+            .collect();
+        places.sort();
+        let fields = || Fields::Made(Map::new());
+        let ranked = places.into_iter().take(*keep).map(|place| Ranked { place: place.clone(), fields: fields() });
+        let seen = Seen { partition, next_offset: Offset(0), stream_time_ms: 0, rules_version: 0, at_ms: 0 };
+        Found::Rooms(ranked.collect(), seen)
+    }
+
     #[test]
-    fn pages_hold_every_room_once_in_order_whatever_the_limit() {
+    fn pages_hold_every_room_once_in_order_whatever_the_limit_and_however_they_are_shared_out() {
         // A fixed sequence of scores with many ties.
         let rooms: Vec<Place> = (0..257_u64).map(|i| (Reverse(i * 7919 % 13), format!("@TGS#{i}"))).collect();
         let mut sorted = rooms.clone();
         sorted.sort();
-        for limit in [1, 2, 10, 256, 257, 1_000] {
+        for (limit, partitions) in [(1, 3), (2, 1), (10, 4), (256, 2), (257, 5), (1_000, 4)] {
+            // Every other partition answers before it is known what the others have, as other processes do.
+            let shared: Vec<Vec<Place>> =
+                (0..partitions).map(|n| rooms.iter().skip(n).step_by(partitions).cloned().collect()).collect();
             let mut seen: Vec<Place> = Vec::new();
             let mut after: Option<Place> = None;
             loop {
-                let mut top = Top::new(limit + 1, after.as_ref());
-                rooms.iter().for_each(|place| top.offer(place.clone()));
-                let mut page: Vec<Place> = top.places.into_sorted_vec().into_iter().map(|c| c.place).collect();
-                let more = page.len() > limit;
+                let sort = "messages";
+                let mut ranking =
+                    Ranking { app: 1, sort, keep: limit + 1, after: after.take(), best: Vec::new(), seen: Vec::new() };
+                let first = ranking.ask();
+                for (n, rooms) in shared.iter().enumerate() {
+                    let partition = Partition::room(u16::try_from(n).expect("few"));
+                    let ask = if n % 2 == 0 { first.clone() } else { ranking.ask() };
+                    ranking.take(partition, Ok(answer(partition, rooms, &ask))).expect("taken");
+                }
+                let more = ranking.best.len() > limit;
+                let mut page: Vec<Place> = ranking.best.into_iter().map(|ranked| ranked.place).collect();
                 page.truncate(limit);
-                after = page.last().map(|place| decode("messages", &encode("messages", place)).expect("our own"));
+                after = page.last().map(|place| decode(sort, &encode(sort, place)).expect("our own"));
                 seen.append(&mut page);
                 if !more {
                     break;
                 }
             }
-            assert_eq!(seen, sorted, "limit {limit}");
+            assert_eq!(seen, sorted, "limit {limit}, {partitions} partitions");
         }
     }
 }

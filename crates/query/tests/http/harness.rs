@@ -7,9 +7,11 @@ use barrage_event::rules::{Compiled, RuleSet};
 use barrage_event::{Stamp, callback};
 use barrage_ingest::{Appender, Rules, SystemClock};
 use barrage_log::{EmbeddedLog, EmbeddedOptions, EventLog};
+use barrage_projection::Statistic;
 use barrage_query::api::ApiParts;
 use barrage_query::{
-    Admin, AdminOptions, Api, ApplyRulesError, Metrics, QueryOptions, RulesApplied, RulesControl, RulesVersion, serve,
+    Admin, AdminOptions, Api, ApplyRulesError, Local, Metrics, Owners, QueryOptions, RulesApplied, RulesControl,
+    RulesVersion, serve,
 };
 use barrage_worker::{Worker, WorkerOptions};
 use prometheus_client::registry::Registry;
@@ -19,11 +21,11 @@ use tokio::net::{TcpListener, TcpStream};
 
 pub(crate) const KEY: &str = "a-key-of-the-tests";
 /// Far above what anything takes, so that a slow machine fails no test.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Ingest's rules as the binary wires them.
 #[derive(Debug)]
-struct Control(Rules);
+pub(crate) struct Control(pub(crate) Arc<Rules>);
 
 fn shown(v: &barrage_ingest::RulesVersion) -> RulesVersion {
     RulesVersion {
@@ -53,12 +55,17 @@ impl RulesControl for Control {
     }
 }
 
+pub(crate) fn statistics() -> Vec<Box<dyn Statistic>> {
+    vec![Box::new(barrage_message_counts::MessageCounts)]
+}
+
 pub(crate) struct Service {
     address: String,
     admin_address: String,
     pub(crate) log: Arc<EmbeddedLog>,
     appender: Arc<Appender>,
     rules: Compiled,
+    pub(crate) rules_in_force: Arc<Rules>,
     worker: Mutex<Option<Worker>>,
     // Removed last.
     _dir: tempfile::TempDir,
@@ -91,27 +98,25 @@ impl Service {
         let metrics = barrage_log::Metrics::register(&mut registry);
         let log = Arc::new(EmbeddedLog::open(&dir.path().join("log"), &options, metrics).expect("the log opens"));
         let as_log: Arc<dyn EventLog> = Arc::clone(&log) as Arc<dyn EventLog>;
-        let worker = Worker::start(
-            &WorkerOptions::new(dir.path().to_owned()),
-            Arc::clone(&as_log),
-            vec![Box::new(barrage_message_counts::MessageCounts)],
-            &mut registry,
-        )
-        .expect("the worker starts");
+        let worker =
+            Worker::start(&WorkerOptions::new(dir.path().to_owned()), Arc::clone(&as_log), statistics(), &mut registry)
+                .expect("the worker starts");
         let appender = Arc::new(Appender::new(as_log, 1));
         let ingest_metrics = barrage_ingest::Metrics::register(&mut registry);
         let clock = Arc::new(SystemClock);
         let rules = Rules::start(dir.path(), Arc::clone(&appender), None, &|_| None, ingest_metrics, clock);
+        let rules_in_force = Arc::new(rules.expect("the rules are distributed"));
+        let metrics = Metrics::register(&mut registry);
+        let local = Local::new(worker.stores(), 4);
         let api = Api::new(ApiParts {
-            stores: worker.stores(),
-            rules: Arc::new(Control(rules.expect("the rules are distributed"))),
-            apps: Arc::new(move || apps.clone()),
+            owners: Arc::new(Owners::all_here(local, "test", metrics.clone())),
+            rules: Arc::new(Control(Arc::clone(&rules_in_force))),
+            apps,
             api_key: KEY.to_owned(),
-            owner: "test".to_owned(),
             options: QueryOptions { at_least_wait_ms: 2_000, ..QueryOptions::default() },
-            metrics: Metrics::register(&mut registry),
+            metrics,
         });
-        let admin = Admin::new(Arc::new(registry), worker.stores(), AdminOptions::default());
+        let admin = Admin::new(Arc::new(registry), AdminOptions::default()).of_stores(&worker.stores());
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let admin_listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address").to_string();
@@ -124,6 +129,7 @@ impl Service {
             log,
             appender,
             rules: Compiled::new(&RuleSet::default(), 1).expect("the shipped rules are valid"),
+            rules_in_force,
             worker: Mutex::new(Some(worker)),
             _dir: dir,
         }
@@ -194,7 +200,7 @@ impl Answer {
     }
 }
 
-async fn exchange(address: &str, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+pub(crate) async fn exchange(address: &str, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
     let mut request = format!("{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n");
     for (name, value) in headers {
         request.push_str(&format!("{name}: {value}\r\n"));

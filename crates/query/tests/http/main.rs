@@ -1,6 +1,8 @@
 //! The service over real HTTP, a real log and a real worker, against events whose totals are known by hand.
 
+mod cluster;
 mod harness;
+mod owners;
 mod schema;
 
 use std::collections::BTreeSet;
@@ -302,4 +304,24 @@ async fn the_admin_endpoints_tell_health_and_metrics() {
     assert_eq!(status, 503);
     assert!(text.contains("the log is closed"), "{text}");
     assert_eq!(service.admin("/livez").await.0, 200, "a closed log is no reason to be killed");
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_take_its_answer_loses_its_place() {
+    use tokio::io::AsyncWriteExt as _;
+    // Larger than what the system keeps for a connection.
+    let body = "x".repeat(64 << 20);
+    let router = axum::Router::new()
+        .route("/large", axum::routing::get(move || async move { body }))
+        .route("/small", axum::routing::get(|| async { "{}" }));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address").to_string();
+    let second = std::time::Duration::from_secs(1);
+    let limits =
+        barrage_query::ServerLimits { connections_max: 1, header_timeout: 100 * second, write_timeout: second / 10 };
+    tokio::spawn(barrage_query::serve(listener, router, limits, std::future::pending()));
+    let mut stuck = tokio::net::TcpStream::connect(&address).await.expect("connected");
+    stuck.write_all(b"GET /large HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("sent");
+    // There is one place, and the first client holds it until it is closed.
+    assert_eq!(harness::exchange(&address, "GET", "/small", &[], "").await.body, "{}");
 }
