@@ -28,8 +28,14 @@ Exit codes:
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Runs everything in one process, on the embedded log: callbacks in, numbers out.
+    /// Runs everything in one process: callbacks in, numbers out. On the embedded log, or on Kafka with --brokers.
     Run(RunArgs),
+    /// Takes callbacks and puts them into Kafka; any number of these, each with a disk for its spool.
+    Ingest(RunArgs),
+    /// Computes the numbers of its share of the partitions; any number of these, each with a disk for its stores.
+    Project(RunArgs),
+    /// Answers reads by asking whoever has the partition; any number of these.
+    Query(RunArgs),
     /// Sends recordings over real HTTP, in their own time, and shows the numbers as they grow.
     Replay(ReplayArgs),
     /// Makes a seeded live evening, as a recording or straight to a server.
@@ -71,6 +77,12 @@ pub struct ConfigArgs {
     /// Address for questions of other processes, over gRPC [default: none, since one process has all partitions].
     #[arg(long, value_name = "ADDR")]
     pub grpc_listen: Option<SocketAddr>,
+    /// HOST:PORT at which other processes reach --grpc-listen [default: the address itself].
+    #[arg(long, value_name = "HOST:PORT")]
+    pub grpc_advertise: Option<String>,
+    /// Kafka: HOST:PORT of some brokers, separated by commas. `run` uses the embedded log without it.
+    #[arg(long, value_name = "HOST:PORT,...")]
+    pub brokers: Option<String>,
     /// Address for metrics and health [default: 127.0.0.1:8083].
     #[arg(long, value_name = "ADDR")]
     pub admin_listen: Option<SocketAddr>,
@@ -93,13 +105,13 @@ pub enum LogFormat {
     Json,
 }
 
-/// `barrage run`.
+/// `barrage run`, `ingest`, `project` and `query`.
 #[derive(Debug, Args)]
 pub struct RunArgs {
     /// Configuration.
     #[command(flatten)]
     pub config: ConfigArgs,
-    /// Written as a whole when every port listens: JSON with `callback`, `query` and `admin` (URLs) and `pid`.
+    /// Written as a whole when every port listens: JSON with `callback`, `query`, `admin` (URLs), `grpc` and `pid`.
     #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
     pub ready_file: Option<PathBuf>,
 }

@@ -9,7 +9,8 @@
 //! | [`config`] | file, environment and flags made into options, with the place of every mistake |
 //! | `commands` | one module a command |
 //! | `statistics` | the list of statistics: the one place where the program knows of each |
-//! | `api_key`, `rules_control`, `apps` | what the query service needs from the process around it |
+//! | `server` | `run`, and the roles that share a log in Kafka |
+//! | `api_key`, `rules_control` | what the query service needs from the process around it |
 //! | `client`, `live` | asking a running server, and the live table |
 
 mod api_key;
@@ -21,6 +22,7 @@ mod exit;
 mod live;
 mod logging;
 mod rules_control;
+mod server;
 mod statistics;
 mod text;
 
@@ -30,13 +32,14 @@ use clap::Parser as _;
 
 use crate::cli::{Cli, Command, ConfigCommand};
 use crate::exit::{Exit, Failure};
+use crate::server::Role;
 
 /// Runs the program with the process's arguments and environment.
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    if !matches!(cli.command, Command::Run(_)) {
-        // `run` starts its own, as configured; other commands only warn.
+    if !matches!(cli.command, Command::Run(_) | Command::Ingest(_) | Command::Project(_) | Command::Query(_)) {
+        // Servers start their own, as configured; other commands only warn.
         logging::start(&config::DiagnosticsOptions { filter: "warn".to_owned(), ..Default::default() });
     }
     match dispatch(cli.command) {
@@ -52,7 +55,10 @@ pub fn main() -> ExitCode {
 
 fn dispatch(command: Command) -> Result<Exit, Failure> {
     match command {
-        Command::Run(args) => commands::run::run(&args, environment()),
+        Command::Run(args) => server::run(Role::Run, &args, environment()),
+        Command::Ingest(args) => server::run(Role::Ingest, &args, environment()),
+        Command::Project(args) => server::run(Role::Project, &args, environment()),
+        Command::Query(args) => server::run(Role::Query, &args, environment()),
         Command::Replay(args) => commands::play::replay(&args),
         Command::Simulate(args) => commands::play::simulate(&args),
         Command::Rules(command) => commands::rules::rules(command),

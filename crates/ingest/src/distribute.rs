@@ -16,13 +16,19 @@ use barrage_log::{AppendBatch, AppendError};
 
 use crate::appender::Appender;
 use crate::clock::Clock;
-use crate::journal::{Files, Journal, JournalError, RulesVersion, Status};
+use crate::journal::{Files, Journal, JournalError, RulesVersion, Status, Store};
 use crate::metrics::Metrics;
 use crate::rules_handle::RulesHandle;
+use crate::rules_topic::RulesTopic;
 use crate::spool::Durable;
 
 /// Longest name of who applies rules, bytes.
 pub const APPLIED_BY_BYTES_MAX: usize = 256;
+
+/// How often a start looks again after somebody else was faster.
+const OVERTAKEN_MAX: usize = 5;
+/// After this long a version that is not everywhere was left behind by a process that died.
+pub const UNFINISHED_AFTER_MS: i64 = 10_000;
 
 /// Who applies the rules of the configuration file.
 const CONFIGURATION: &str = "configuration";
@@ -82,7 +88,7 @@ pub struct Applied {
 /// The rules of one log: which are active, how to apply others, and which there were.
 #[derive(Debug)]
 pub struct Rules {
-    files: Files,
+    store: Box<dyn Store>,
     appender: Arc<Appender>,
     handle: RulesHandle,
     metrics: Metrics,
@@ -131,10 +137,52 @@ impl Rules {
         metrics: Metrics,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, DistributeError> {
-        let files = Files::new(data_dir)?;
+        Self::begin(Box::new(Files::new(data_dir)?), appender, configured, held, metrics, clock)
+    }
+
+    /// The same for processes that share a log: versions stand in `topic`, which all of them watch.
+    ///
+    /// `appender` must be one of its own that goes straight to the log: a version counts only when it is *in* the log, not
+    /// in a spool. While the topic cannot be reached the version that was last seen is used, and nothing is applied.
+    ///
+    /// # Errors
+    /// A [`DistributeError`]; the server must not serve then.
+    pub fn start_shared(
+        topic: Arc<RulesTopic>,
+        appender: Arc<Appender>,
+        configured: Option<&RuleSet>,
+        metrics: Metrics,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, DistributeError> {
+        // Two that make the log at the same time both draft version 1; one of them sees the other's on the second look.
+        for _ in 0..OVERTAKEN_MAX {
+            let begun = Self::begin(
+                Box::new(Arc::clone(&topic)),
+                Arc::clone(&appender),
+                configured,
+                &|_| None,
+                metrics.clone(),
+                Arc::clone(&clock),
+            );
+            match begun {
+                Err(DistributeError::Journal(JournalError::Overtaken { .. })) => {}
+                begun => return begun,
+            }
+        }
+        Self::begin(Box::new(topic), appender, configured, &|_| None, metrics, clock)
+    }
+
+    fn begin(
+        store: Box<dyn Store>,
+        appender: Arc<Appender>,
+        configured: Option<&RuleSet>,
+        held: &dyn Fn(Partition) -> Option<u32>,
+        metrics: Metrics,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, DistributeError> {
         let configured = configured.map(canonical).transpose()?;
         let uuid = appender.log().uuid();
-        let found = files.read_journal()?;
+        let found = store.read_journal()?;
         let held_max = appender.all_partitions().into_iter().filter_map(held).max().unwrap_or_default();
         let now_ms = clock.now_ms();
         let draft = |after: u32, toml: String, by: &str| {
@@ -147,20 +195,24 @@ impl Rules {
                 positions: Vec::new(),
             })
         };
+        let mut drafted = true;
         let journal = match found {
             // The log is another one, or its stores know a later version than the journal: all of it is to be said anew.
             Some(old) if old.log_uuid != format!("{uuid:032x}") || old.rules.version < held_max => {
                 let rules = draft(old.rules.version, old.rules.toml, &old.rules.applied_by)?;
                 Journal::new(uuid, old.configured, rules)
             }
-            Some(journal) => journal,
+            Some(journal) => {
+                drafted = false;
+                journal
+            }
             None => {
                 let toml = configured.clone().map_or_else(|| canonical(&RuleSet::default()), Ok)?;
                 Journal::new(uuid, configured.clone(), draft(0, toml, CONFIGURATION)?)
             }
         };
         let rules = Self {
-            files,
+            store,
             appender,
             handle: RulesHandle::default(),
             metrics,
@@ -170,12 +222,14 @@ impl Rules {
         };
         let mut journal = rules.journal.lock().unwrap_or_else(PoisonError::into_inner);
         if journal.status == Status::Pending {
-            rules.files.write_journal(&journal)?;
+            if drafted {
+                rules.store.write_journal(&journal)?;
+            }
             rules.distribute(&mut journal, held)?;
         } else {
             rules.activate(&journal.rules)?;
         }
-        if configured.is_some() && configured != journal.configured {
+        if configured.is_some() && configured != journal.configured && rules.store.is_reachable() {
             rules.apply_configured(&mut journal, configured)?;
         }
         drop(journal);
@@ -199,7 +253,7 @@ impl Rules {
     /// # Errors
     /// [`DistributeError::Journal`] when the files cannot be read.
     pub fn history(&self) -> Result<Vec<RulesVersion>, DistributeError> {
-        Ok(self.files.read_history()?)
+        Ok(self.store.read_history()?)
     }
 
     /// Applies a rule set, and returns when every partition has it and ingest uses it. Fields that the text does not
@@ -214,10 +268,45 @@ impl Rules {
             return Err(DistributeError::NameTooLong { bytes: applied_by.len() });
         }
         let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
+        self.catch_up(&mut journal)?;
         if journal.status == Status::Pending {
             self.distribute(&mut journal, &|_| None)?;
         }
         self.apply_next(&mut journal, rules.to_toml(), applied_by)
+    }
+
+    /// Looks whether another process applied rules, and uses them. A version that was begun more than
+    /// [`UNFINISHED_AFTER_MS`] ago and is not everywhere is finished: whoever began it is gone.
+    ///
+    /// # Errors
+    /// A [`DistributeError`]; the rules that were active stay so.
+    pub fn refresh(&self) -> Result<(), DistributeError> {
+        let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
+        self.catch_up(&mut journal)?;
+        let unfinished = journal.status == Status::Pending
+            && self.clock.now_ms().saturating_sub(journal.rules.applied_at_ms) > UNFINISHED_AFTER_MS;
+        if unfinished {
+            self.distribute(&mut journal, &|_| None)?;
+        }
+        Ok(())
+    }
+
+    /// Takes over what the store has that this process does not know yet.
+    fn catch_up(&self, journal: &mut Journal) -> Result<(), DistributeError> {
+        let Some(latest) = self.store.read_journal()? else { return Ok(()) };
+        if latest.rules.version < journal.rules.version || latest == *journal {
+            return Ok(());
+        }
+        if latest.status == Status::Active && latest.rules.version != self.current_used() {
+            self.activate(&latest.rules)?;
+        }
+        *journal = latest;
+        Ok(())
+    }
+
+    /// The version that ingest uses; 0 before the first.
+    fn current_used(&self) -> u32 {
+        self.handle.current().version()
     }
 
     fn apply_configured(&self, journal: &mut Journal, configured: Option<String>) -> Result<(), DistributeError> {
@@ -226,7 +315,7 @@ impl Rules {
         next.configured = configured;
         if next.rules.toml == toml {
             // Applied by a command before: only remembered.
-            self.files.write_journal(&next)?;
+            self.store.write_journal(&next)?;
             *journal = next;
             return Ok(());
         }
@@ -249,7 +338,7 @@ impl Rules {
             next.status = Status::Pending;
             next.rules = rules;
             // Until this is on disk nothing has happened.
-            self.files.write_journal(&next)?;
+            self.store.write_journal(&next)?;
             *journal = next;
             self.distribute(journal, &|_| None)?;
         }
@@ -274,8 +363,8 @@ impl Rules {
         let mut done = journal.clone();
         done.rules.positions = positions;
         done.status = Status::Active;
-        self.files.write_history(&done.rules)?;
-        self.files.write_journal(&done)?;
+        self.store.write_history(&done.rules)?;
+        self.store.write_journal(&done)?;
         *journal = done;
         self.activate(&journal.rules)
     }

@@ -78,10 +78,40 @@ pub enum JournalError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The topic of the rules cannot be reached.
+    #[error("the rules cannot be changed now: {0}. The version in force stays so; try again when Kafka is back")]
+    Unreachable(String),
+    /// Somebody else applied rules at the same time.
+    #[error("version {version} of the rules was given to somebody else's rules a moment ago; look at them and try again")]
+    Overtaken {
+        /// The version.
+        version: u32,
+    },
 }
 
 fn io_error<'p>(action: &'static str, path: &'p Path) -> impl FnOnce(io::Error) -> JournalError + 'p {
     move |source| JournalError::Io { action, path: path.to_owned(), source }
+}
+
+/// Where the journal and the history are kept: files where one process has the log for itself, a topic where many
+/// share it.
+pub(crate) trait Store: std::fmt::Debug + Send + Sync {
+    /// The newest version, if there is one.
+    fn read_journal(&self) -> Result<Option<Journal>, JournalError>;
+
+    /// Notes a version before its first record is appended, or that every partition has it. Durable when it returns.
+    fn write_journal(&self, journal: &Journal) -> Result<(), JournalError>;
+
+    /// Remembers a version for good.
+    fn write_history(&self, rules: &RulesVersion) -> Result<(), JournalError>;
+
+    /// Every version there was, oldest first.
+    fn read_history(&self) -> Result<Vec<RulesVersion>, JournalError>;
+
+    /// Whether it can be written now.
+    fn is_reachable(&self) -> bool {
+        true
+    }
 }
 
 /// The folder of both.
@@ -112,8 +142,10 @@ impl Files {
         self.dir.join("rules")
     }
 
-    /// The journal, if there is one.
-    pub(crate) fn read_journal(&self) -> Result<Option<Journal>, JournalError> {
+}
+
+impl Store for Files {
+    fn read_journal(&self) -> Result<Option<Journal>, JournalError> {
         let path = self.journal_path();
         match read(&path)? {
             None => Ok(None),
@@ -128,17 +160,16 @@ impl Files {
         }
     }
 
-    pub(crate) fn write_journal(&self, journal: &Journal) -> Result<(), JournalError> {
+    fn write_journal(&self, journal: &Journal) -> Result<(), JournalError> {
         replace(&self.journal_path(), journal)
     }
 
-    /// Remembers a version for good.
-    pub(crate) fn write_history(&self, rules: &RulesVersion) -> Result<(), JournalError> {
+    fn write_history(&self, rules: &RulesVersion) -> Result<(), JournalError> {
         replace(&self.history_dir().join(format!("{:010}.json", rules.version)), rules)
     }
 
-    /// Every version there was, oldest first. What is no file of ours is passed over.
-    pub(crate) fn read_history(&self) -> Result<Vec<RulesVersion>, JournalError> {
+    /// What is no file of ours is passed over.
+    fn read_history(&self) -> Result<Vec<RulesVersion>, JournalError> {
         let dir = self.history_dir();
         let mut paths = Vec::new();
         for entry in fs::read_dir(&dir).map_err(io_error("list", &dir))? {

@@ -7,7 +7,6 @@ pub(crate) mod log;
 pub(crate) mod play;
 pub(crate) mod rebuild;
 pub(crate) mod rules;
-pub(crate) mod run;
 
 use std::io::Write as _;
 

@@ -14,6 +14,16 @@ pub(super) fn problems(config: &Config, sources: &Sources) -> Vec<Problem> {
             error => ("log".to_owned(), error.to_string()),
         });
     }
+    if let Some(Err(error)) = config.kafka.as_ref().map(barrage_log::KafkaOptions::check) {
+        found.push(match error {
+            OpenError::Option { option, value, reason } => (format!("kafka.{option}"), format!("is {value}: {reason}")),
+            error => ("kafka".to_owned(), error.to_string()),
+        });
+    }
+    found.extend(config.spool.problems().into_iter().map(|(key, reason)| (format!("spool.{key}"), reason)));
+    if config.listen.grpc_advertise.as_ref().is_some_and(|text| text.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err())) {
+        found.push(("listen.grpc_advertise".to_owned(), "it must be HOST:PORT".to_owned()));
+    }
     if let Err(error) = config.ingest.check() {
         found.push((format!("ingest.{}", error.option), error.reason));
     }

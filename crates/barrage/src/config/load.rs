@@ -9,7 +9,8 @@ use super::{Config, Origin, Problem, Problems, check};
 use crate::cli::ConfigArgs;
 
 /// Sections that the environment can set, as `BARRAGE_SECTION_KEY`.
-const SECTIONS: [&str; 7] = ["listen", "log", "ingest", "worker", "query", "admin", "diagnostics"];
+const SECTIONS: [&str; 10] =
+    ["listen", "log", "kafka", "ingest", "spool", "worker", "query", "grpc", "admin", "diagnostics"];
 /// The key outside of every section.
 const DATA_DIR: &str = "BARRAGE_DATA_DIR";
 /// Variables with this start that are read elsewhere.
@@ -211,7 +212,17 @@ fn merge_flags(config: &mut Config, args: &ConfigArgs, sources: &mut Sources) {
     merge(args.callback_listen.as_ref(), &mut listen.callback, ("listen.callback", "--callback-listen"), sources);
     merge(args.query_listen.as_ref(), &mut listen.query, ("listen.query", "--query-listen"), sources);
     merge(args.grpc_listen.map(Some).as_ref(), &mut listen.grpc, ("listen.grpc", "--grpc-listen"), sources);
+    merge(
+        args.grpc_advertise.clone().map(Some).as_ref(),
+        &mut listen.grpc_advertise,
+        ("listen.grpc_advertise", "--grpc-advertise"),
+        sources,
+    );
     merge(args.admin_listen.as_ref(), &mut listen.admin, ("listen.admin", "--admin-listen"), sources);
+    if let Some(brokers) = &args.brokers {
+        config.kafka.get_or_insert_default().brokers.clone_from(brokers);
+        sources.flags.push(("kafka.brokers", "--brokers"));
+    }
     let diagnostics = &mut config.diagnostics;
     merge(args.log_format.as_ref(), &mut diagnostics.format, ("diagnostics.format", "--log-format"), sources);
     merge(args.log_filter.as_ref(), &mut diagnostics.filter, ("diagnostics.filter", "--log-filter"), sources);

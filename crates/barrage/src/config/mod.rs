@@ -12,8 +12,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use barrage_event::rules::RuleSet;
-use barrage_ingest::IngestOptions;
-use barrage_log::EmbeddedOptions;
+use barrage_ingest::{IngestOptions, SpoolOptions};
+use barrage_log::{EmbeddedOptions, KafkaOptions};
 use barrage_query::{AdminOptions, OwnerOptions, QueryOptions};
 use barrage_state::StateOptions;
 use serde::Deserialize;
@@ -33,8 +33,13 @@ pub struct Config {
     pub listen: ListenOptions,
     /// The embedded log.
     pub log: EmbeddedOptions,
+    /// The log in Kafka, which is used instead of the embedded one when this section is there. The roles `ingest`,
+    /// `project` and `query` always use it.
+    pub kafka: Option<KafkaOptions>,
     /// Callbacks and business events.
     pub ingest: IngestOptions,
+    /// What takes over callbacks while Kafka does not acknowledge.
+    pub spool: SpoolOptions,
     /// The partition workers.
     pub worker: WorkerSection,
     /// Reads.
@@ -55,7 +60,9 @@ impl Default for Config {
             data_dir: PathBuf::from("data"),
             listen: ListenOptions::default(),
             log: EmbeddedOptions::default(),
+            kafka: None,
             ingest: IngestOptions::default(),
+            spool: SpoolOptions::default(),
             worker: WorkerSection::default(),
             query: QueryOptions::default(),
             grpc: OwnerOptions::default(),
@@ -74,8 +81,11 @@ pub struct ListenOptions {
     pub callback: SocketAddr,
     /// Reads and commands. Default 127.0.0.1:8081.
     pub query: SocketAddr,
-    /// Questions of other processes, over gRPC. Default none: on the embedded log there is nobody who asks.
+    /// Questions of other processes, over gRPC. Default none on the embedded log, where there is nobody who asks, and
+    /// 127.0.0.1:8082 on Kafka.
     pub grpc: Option<SocketAddr>,
+    /// HOST:PORT at which other processes reach `grpc`. Default: its address, which does only where that is no wildcard.
+    pub grpc_advertise: Option<String>,
     /// Metrics and health. Default 127.0.0.1:8083.
     pub admin: SocketAddr,
 }
@@ -83,7 +93,7 @@ pub struct ListenOptions {
 impl Default for ListenOptions {
     fn default() -> Self {
         let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        Self { callback: local(8080), query: local(8081), grpc: None, admin: local(8083) }
+        Self { callback: local(8080), query: local(8081), grpc: None, grpc_advertise: None, admin: local(8083) }
     }
 }
 

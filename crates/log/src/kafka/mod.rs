@@ -126,6 +126,15 @@ struct Made {
     user_partitions: u16,
 }
 
+/// What a process remembers of a log in Kafka, so that it can open it while the cluster is down.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct KnownLog {
+    /// [`EventLog::uuid`] as 32 hex digits.
+    uuid: String,
+    room_partitions: u16,
+    user_partitions: u16,
+}
+
 /// Identity of the log: the same cluster, topics and counts give the same one.
 fn identity(cluster: &str, names: &Names, shape: Shape) -> u128 {
     let text = format!(
@@ -156,6 +165,38 @@ impl KafkaLog {
         admin.ensure(&options.topic("rules"), 1, Kind::Control)?;
         Self::compare(options, &cluster, shape)?;
         let uuid = identity(&cluster, &names, shape);
+        Self::start(options, metrics, shape, uuid, admin)
+    }
+
+    /// What to remember of this log for [`KafkaLog::open_known`].
+    #[must_use]
+    pub fn known(&self) -> KnownLog {
+        let shape = self.shared.shape;
+        let uuid = format!("{:032x}", self.shared.uuid);
+        KnownLog { uuid, room_partitions: shape.room, user_partitions: shape.user }
+    }
+
+    /// Opens a log that was opened before without asking the cluster, which may be down: appends are kept until it is
+    /// back. What [`KafkaLog::open`] checks is checked by the watcher then, and told in [`KafkaLog::problem`].
+    ///
+    /// # Errors
+    /// [`OpenError::Option`] for an option out of range, [`OpenError::Kafka`] when a client cannot be made.
+    pub fn open_known(options: &KafkaOptions, metrics: KafkaMetrics, known: &KnownLog) -> Result<Self, OpenError> {
+        options.check()?;
+        let admin = Admin::connect(options)?;
+        let shape = Shape { room: known.room_partitions, user: known.user_partitions };
+        let uuid = u128::from_str_radix(&known.uuid, 16)
+            .map_err(|error| options.refuse("read what is remembered of the log", error))?;
+        Self::start(options, metrics, shape, uuid, admin)
+    }
+
+    fn start(
+        options: &KafkaOptions,
+        metrics: KafkaMetrics,
+        shape: Shape,
+        uuid: u128,
+        admin: Admin,
+    ) -> Result<Self, OpenError> {
         let shared = Arc::new(Shared::new(options.clone(), shape, uuid, metrics));
         let sender = Arc::new(Sender::start(&shared)?);
         let watcher = Watcher::start(&shared, &sender, admin).inspect_err(|_| sender.close(Duration::ZERO))?;
