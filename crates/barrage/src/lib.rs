@@ -9,7 +9,7 @@
 //! | [`config`] | file, environment and flags made into options, with the place of every mistake |
 //! | `commands` | one module a command |
 //! | `statistics` | the list of statistics: the one place where the program knows of each |
-//! | `api_key`, `rules_control`, `apps` | what the query service needs from the process around it |
+//! | `api_key`, `rules_control` | what the query service needs from the process around it |
 //! | `client`, `live` | asking a running server, and the live table |
 
 mod api_key;
