@@ -10,7 +10,7 @@ use crate::error::ApiError;
 use crate::owners::{Gather, Owners};
 use crate::question::{Ask, Failure, Found};
 
-/// How long what was found is believed: looking costs some reads a partition.
+/// How long what was found is believed: looking asks every partition.
 const BELIEVED: Duration = Duration::from_secs(1);
 /// Most that are remembered: with more than one, `app=` is needed anyway.
 const APPS_MAX: usize = 16;

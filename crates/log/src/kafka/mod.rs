@@ -137,13 +137,8 @@ pub struct KnownLog {
 
 /// Identity of the log: the same cluster, topics and counts give the same one.
 fn identity(cluster: &str, names: &Names, shape: Shape) -> u128 {
-    let text = format!(
-        "{cluster}\0{}\0{}\0{}\0{}",
-        names.of(Topic::Room),
-        shape.room,
-        names.of(Topic::User),
-        shape.user
-    );
+    let text =
+        format!("{cluster}\0{}\0{}\0{}\0{}", names.of(Topic::Room), shape.room, names.of(Topic::User), shape.user);
     // Zero would mean none.
     xxhash_rust::xxh3::xxh3_128(text.as_bytes()).max(1)
 }

@@ -484,7 +484,8 @@ mod tests {
     fn a_refused_record_blocks_its_partition_only() {
         let now = Instant::now();
         let (mut outbox, _) = outbox(2, 0);
-        let _acks: Vec<Ack> = (0..3).flat_map(|n| [append(&mut outbox, &[(0, n)]), append(&mut outbox, &[(1, n)])]).collect();
+        let _acks: Vec<Ack> =
+            (0..3).flat_map(|n| [append(&mut outbox, &[(0, n)]), append(&mut outbox, &[(1, n)])]).collect();
         let (zero, one) = (pump(&mut outbox, 0, now), pump(&mut outbox, 1, now));
         assert_eq!(outbox.refused(zero[0].0, now), Some(BACKOFF_MIN));
         assert_eq!(outbox.blocked(), [0]);

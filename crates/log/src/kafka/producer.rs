@@ -82,7 +82,9 @@ impl ProducerContext for Reports {
             Ok(message) => match u64::try_from(message.offset()) {
                 Ok(offset) => self.core.delivered(*tag, offset),
                 // Kafka had it twice and does not tell where. An append is answered with true offsets only.
-                Err(_) => self.core.failed(tag.lane, tag.generation, "a record is durable at an offset that is not known"),
+                Err(_) => {
+                    self.core.failed(tag.lane, tag.generation, "a record is durable at an offset that is not known")
+                }
             },
             Err((error, _)) => self.core.undelivered(*tag, error),
         }
@@ -246,7 +248,12 @@ impl Core {
             && let Some(quiet) = sending.speech.failed.speak(now)
         {
             let wait_ms = wait.as_millis();
-            tracing::error!(reason, wait_ms, quiet, "a producer failed; a new one sends everything unacknowledged again");
+            tracing::error!(
+                reason,
+                wait_ms,
+                quiet,
+                "a producer failed; a new one sends everything unacknowledged again"
+            );
         }
     }
 
@@ -433,7 +440,10 @@ impl Sender {
         drop(sending);
         if !left.is_empty() {
             let appends = left.len();
-            tracing::error!(appends, "closed before Kafka acknowledged these appends; whoever waits for them is told so");
+            tracing::error!(
+                appends,
+                "closed before Kafka acknowledged these appends; whoever waits for them is told so"
+            );
         }
         outbox::close(left);
         core.stop.store(true, Ordering::Release);

@@ -93,7 +93,8 @@ impl Watch {
                 }
                 Some(_) => {
                     let bytes_max = self.admin.bytes_max(name)?;
-                    let of_topic = |dense: &usize| self.shared.shape.partition(*dense).is_some_and(|p| p.topic == topic);
+                    let of_topic =
+                        |dense: &usize| self.shared.shape.partition(*dense).is_some_and(|p| p.topic == topic);
                     for dense in self.everything().into_iter().filter(of_topic) {
                         self.sender.set_safe_bytes(dense, bytes_max.saturating_sub(RECORD_SLACK));
                     }

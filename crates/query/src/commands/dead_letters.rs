@@ -20,9 +20,8 @@ pub(crate) async fn dead_letters(inner: Arc<Inner>, call: Call) -> Result<Reply,
     let owners = &inner.parts.owners;
     let letters = owners.gather(partitions, call.at_ms, Letters { limit, rows: BTreeMap::new() }).await?;
     let page = Page { dead_letters: letters.rows.into_values().flatten().collect() };
-    let fields = serde_json::to_string(&page).ok().and_then(Fields::from_text);
-    let fields = fields.ok_or_else(|| ApiError::failed("a page cannot be written"))?;
-    Ok(about(&of_all(owners, call.at_ms).await?, &call, StatusCode::OK, fields))
+    let body = serde_json::to_string(&page).map_err(ApiError::failed)?;
+    Ok(about(&of_all(owners, call.at_ms).await?, &call, StatusCode::OK, body))
 }
 
 #[derive(Serialize)]

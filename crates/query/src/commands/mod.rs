@@ -11,7 +11,6 @@ use serde_json::{Map, Value as Json};
 use crate::answer::Answer;
 use crate::api::{Call, Inner, Reply};
 use crate::error::ApiError;
-use crate::question::Fields;
 use crate::reads::status::{Statuses, as_of, of_all};
 
 /// An answer about the partitions as such.
@@ -22,13 +21,13 @@ async fn about_partitions(
     fields: Map<String, Json>,
 ) -> Result<Reply, ApiError> {
     let statuses = of_all(&inner.parts.owners, call.at_ms).await?;
-    Ok(about(&statuses, call, status, Fields::Made(fields)))
+    Ok(about(&statuses, call, status, Json::Object(fields).to_string()))
 }
 
 /// The same where the partitions' state was asked for already.
-fn about(statuses: &Statuses, call: &Call, status: StatusCode, fields: Fields) -> Reply {
+fn about(statuses: &Statuses, call: &Call, status: StatusCode, body: String) -> Reply {
     let as_of = as_of(statuses, call.at_ms);
-    Reply::Answer(Answer { status, fields, as_of, at_given: false, cacheable: false })
+    Reply::Answer(Answer { status, body, as_of, at_given: false, cacheable: false })
 }
 
 /// `partition=`: one, or with `all` (or nothing, where that is allowed) every one of them.

@@ -9,7 +9,7 @@ use serde_json::{Map, Value as Json, json};
 use super::{about, about_partitions, partitions};
 use crate::api::{Call, Inner, Reply};
 use crate::error::ApiError;
-use crate::question::{Ask, Fields, Question};
+use crate::question::{Ask, Question};
 use crate::reads::status::of_all;
 
 /// Starts; progress is read with GET.
@@ -46,7 +46,7 @@ pub(crate) async fn progress(inner: Arc<Inner>, call: Call) -> Result<Reply, Api
         })
         .collect();
     let fields = Map::from_iter([("partitions".to_owned(), Json::Array(rows))]);
-    Ok(about(&statuses, &call, StatusCode::OK, Fields::Made(fields)))
+    Ok(about(&statuses, &call, StatusCode::OK, Json::Object(fields).to_string()))
 }
 
 /// A rebuild as answers show it.

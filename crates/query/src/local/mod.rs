@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use barrage_event::{Partition, Position};
 use barrage_projection::ReadContext;
-use barrage_worker::{PartitionStatus, RebuildError, Stores};
+use barrage_worker::{PartitionStatus, RebuildError, Snapshot, Stores};
 use tokio::sync::Semaphore;
 
 use self::fields::{dead_letters, ranking, room_fields, slices, user_fields, viewers};

@@ -22,5 +22,5 @@ pub(crate) async fn minutes(inner: Arc<Inner>, call: Call) -> Result<Reply, ApiE
     let after = call.params.text("after").map(cursor::to_slice).transpose()?;
     let ask = Ask::Minutes { app, room: call.key.clone(), from_ms, to_ms, limit, after };
     let (fields, seen) = inner.ask_key(Topic::Room, app, &call, ask).await?;
-    Ok(cacheable(&call, &[seen], fields))
+    Ok(cacheable(&call, &[seen], fields.into_text()))
 }

@@ -12,10 +12,10 @@ use axum::http::StatusCode;
 
 use crate::answer::{Answer, AsOf};
 use crate::api::{Call, Reply};
-use crate::question::{Fields, Seen};
+use crate::question::Seen;
 
 /// An answer from what was read that a client may have already.
-fn cacheable(call: &Call, seen: &[Seen], fields: Fields) -> Reply {
+fn cacheable(call: &Call, seen: &[Seen], body: String) -> Reply {
     let as_of = AsOf::of(seen, call.at_ms);
-    Reply::Answer(Answer { status: StatusCode::OK, fields, as_of, at_given: call.at_given, cacheable: true })
+    Reply::Answer(Answer { status: StatusCode::OK, body, as_of, at_given: call.at_given, cacheable: true })
 }

@@ -27,8 +27,7 @@ pub(crate) async fn rooms(inner: Arc<Inner>, call: Call) -> Result<Reply, ApiErr
     best.truncate(limit);
     let next = best.last().filter(|_| more).map(|last| encode(sort, &last.place));
     let page = Page { next, rooms: best.into_iter().map(|ranked| ranked.fields).collect(), sort };
-    let fields = serde_json::to_string(&page).ok().and_then(Fields::from_text);
-    Ok(cacheable(&call, &seen, fields.ok_or_else(|| ApiError::failed("a page cannot be written"))?))
+    Ok(cacheable(&call, &seen, serde_json::to_string(&page).map_err(ApiError::failed)?))
 }
 
 /// The answer; its fields stand in the order of their names, as in every answer.

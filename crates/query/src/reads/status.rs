@@ -12,7 +12,7 @@ use crate::answer::{Answer, AsOf, shown_time};
 use crate::api::{Call, Inner, Reply};
 use crate::error::ApiError;
 use crate::owners::{Gather, Owners};
-use crate::question::{Ask, Failure, Fields, Found};
+use crate::question::{Ask, Failure, Found};
 
 pub(crate) async fn status(inner: Arc<Inner>, call: Call) -> Result<Reply, ApiError> {
     let owners = &inner.parts.owners;
@@ -40,8 +40,8 @@ pub(crate) async fn status(inner: Arc<Inner>, call: Call) -> Result<Reply, ApiEr
         ("spool".to_owned(), Json::Null),
         ("version".to_owned(), env!("CARGO_PKG_VERSION").into()),
     ]);
-    let fields = Fields::Made(fields);
-    Ok(Reply::Answer(Answer { status: StatusCode::OK, fields, as_of, at_given: false, cacheable: false }))
+    let body = Json::Object(fields).to_string();
+    Ok(Reply::Answer(Answer { status: StatusCode::OK, body, as_of, at_given: false, cacheable: false }))
 }
 
 /// Every partition, with its state or why it cannot be had.

@@ -13,5 +13,5 @@ pub(crate) async fn user(inner: Arc<Inner>, call: Call) -> Result<Reply, ApiErro
     let app = inner.app(&call).await?;
     let ask = Ask::User { app, account: call.key.clone() };
     let (fields, seen) = inner.ask_key(Topic::User, app, &call, ask).await?;
-    Ok(cacheable(&call, &[seen], fields))
+    Ok(cacheable(&call, &[seen], fields.into_text()))
 }

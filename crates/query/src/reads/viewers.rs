@@ -20,5 +20,5 @@ pub(crate) async fn viewers(inner: Arc<Inner>, call: Call) -> Result<Reply, ApiE
     };
     let ask = Ask::Viewers { app, room: call.key.clone(), sort: sort.to_owned(), limit, after };
     let (fields, seen) = inner.ask_key(Topic::Room, app, &call, ask).await?;
-    Ok(cacheable(&call, &[seen], fields))
+    Ok(cacheable(&call, &[seen], fields.into_text()))
 }

@@ -77,7 +77,13 @@ pub(crate) struct Reads {
 }
 
 impl Reads {
-    async fn start(service: &Service, process: Option<&Process>, key: &str, options: QueryOptions) -> Self {
+    async fn start(
+        service: &Service,
+        process: Option<&Process>,
+        key: &str,
+        apps: Vec<u32>,
+        options: QueryOptions,
+    ) -> Self {
         let table = process.map_or_else(|| Arc::new(OwnerTable::new(None)), |process| Arc::clone(&process.table));
         let metrics = Metrics::register(&mut Registry::default());
         let parts = OwnersParts {
@@ -91,7 +97,7 @@ impl Reads {
         let api = Api::new(ApiParts {
             owners: Arc::new(Owners::new(parts, &options)),
             rules: Arc::new(Control(Arc::clone(&service.rules_in_force))),
-            apps: vec![1_400_000_000],
+            apps,
             api_key: KEY.to_owned(),
             options,
             metrics,
@@ -132,8 +138,8 @@ impl Cluster {
         let single = Service::start().await;
         let a = Process::start("a", &single, owner_options.clone()).await;
         let b = Process::start("b", &single, owner_options).await;
-        let query = Reads::start(&single, None, KEY, options.clone()).await;
-        let half = Reads::start(&single, Some(&a), KEY, options).await;
+        let query = Reads::start(&single, None, KEY, vec![crate::APP], options.clone()).await;
+        let half = Reads::start(&single, Some(&a), KEY, vec![crate::APP], options).await;
         let cluster = Self { single, a, b, query, half };
         for (index, process) in [(0, &cluster.a), (1, &cluster.b)] {
             cluster.give(Partition::room(index), process, 1);
@@ -153,9 +159,9 @@ impl Cluster {
         }
     }
 
-    /// A server of reads with another key.
-    pub(crate) async fn reads_with_key(&self, key: &str) -> Reads {
-        let reads = Reads::start(&self.single, None, key, QueryOptions::default()).await;
+    /// Another server of reads, with this key, that knows these apps.
+    pub(crate) async fn reads(&self, key: &str, apps: Vec<u32>) -> Reads {
+        let reads = Reads::start(&self.single, None, key, apps, QueryOptions::default()).await;
         for partition in self.single.log.all_partitions() {
             reads.table.apply(partition, self.query.table.record(partition).expect("it is owned"));
         }

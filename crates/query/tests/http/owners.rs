@@ -271,6 +271,18 @@ async fn an_owner_that_does_not_answer_costs_the_deadline_and_no_more() {
 }
 
 #[tokio::test]
+async fn the_one_app_is_found_in_whatever_partition_it_was_seen() {
+    let cluster = Cluster::start().await;
+    let reads = cluster.reads(KEY, Vec::new()).await;
+    let answer = reads.get("/v1/users/ann").await;
+    assert_eq!((answer.status, &answer.json["error"]["code"]), (400, &json!("app_needed")));
+    let positions = one_message_each(&cluster.single, &[room_in(1)]).await;
+    cluster.caught_up(&positions).await;
+    let room = reads.get(&path_of(&room_in(1))).await.ok();
+    assert_eq!(room["messages"]["delivered"], 1);
+}
+
+#[tokio::test]
 async fn large_answers_travel_up_to_the_limit() {
     // Larger than gRPC's usual limit of 4 MiB: JSON writes each of these characters in six bytes.
     let rooms: Vec<String> = (0..1_000).map(|n| format!("{n} {}", "\u{1}".repeat(1_000))).collect();
@@ -311,7 +323,7 @@ async fn an_owner_takes_as_many_waits_as_it_has_places_for() {
 #[tokio::test]
 async fn who_has_not_the_key_or_speaks_nonsense_is_refused() {
     let cluster = Cluster::start().await;
-    let stranger = cluster.reads_with_key("another key").await;
+    let stranger = cluster.reads("another key", vec![APP]).await;
     let refused = stranger.get("/v1/users/ann").await;
     assert_eq!((refused.status, &refused.json["error"]["code"]), (500, &json!("failed")), "{}", refused.body);
     assert!(refused.json["error"]["hint"].as_str().is_some_and(|hint| hint.contains("BARRAGE_API_KEY")));

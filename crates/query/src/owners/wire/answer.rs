@@ -69,6 +69,7 @@ pub(crate) fn status(status: &PartitionStatus) -> proto::PartitionStatus {
     };
     proto::PartitionStatus {
         partition: status.partition.to_string(),
+        generation: status.generation,
         phase: phase.into(),
         error,
         offset: status.offset.0,
@@ -154,6 +155,7 @@ fn status_in(partition: Partition, status: proto::PartitionStatus) -> Result<Par
     };
     Ok(PartitionStatus {
         partition,
+        generation: status.generation,
         phase,
         offset: Offset(status.offset),
         end: Offset(status.end),
@@ -205,6 +207,7 @@ mod tests {
         let place = (std::cmp::Reverse(4), "r".to_owned());
         let status = PartitionStatus {
             partition: PARTITION,
+            generation: 10,
             phase: Phase::Stopped { error: "why".to_owned() },
             offset: Offset(1),
             end: Offset(2),
