@@ -76,6 +76,9 @@ impl SnapshotStore {
         let refused = |problem: String| SnapshotError::Url { url: url.to_owned(), problem };
         let (objects, prefix): (Arc<dyn ObjectStore>, _) = if let Some(place) = url.strip_prefix("s3://") {
             let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
+            if bucket.is_empty() {
+                return Err(refused("it names no bucket".to_owned()));
+            }
             let mut builder = AmazonS3Builder::new().with_bucket_name(bucket);
             for (name, value) in options {
                 // Short names are settings too: one called TOKEN is more likely somebody else's.
