@@ -302,7 +302,16 @@ pub enum TrimError {
         /// One past the last durable offset.
         end: Offset,
     },
-    /// This version makes no snapshots, so no base can be trusted, and the log is the only copy of the truth.
-    #[error("this version makes no snapshots, so the log is the only copy of what happened and is never trimmed")]
+    /// This log is not trimmed by Barrage; for one because its retention is the broker's.
+    #[error("this log is not trimmed by Barrage")]
     NoSnapshot,
+    /// The log was closed; its files may be another process's.
+    #[error("the log is closed")]
+    Closed,
+    /// The file system failed. Whatever was given up was so durably, and the next opening finishes the removal.
+    #[error("the log could not be trimmed to the end: {reason}")]
+    Failed {
+        /// What the system says.
+        reason: Arc<str>,
+    },
 }

@@ -119,7 +119,8 @@ pub trait EventLog: Send + Sync + 'static {
     /// Whether the log takes appends, for readiness checks.
     fn health(&self) -> Health;
 
-    /// Gives up the records that a snapshot covers, and returns the new start of every partition.
+    /// Gives up records that a snapshot covers, as many as can be without touching one that it does not, and returns the
+    /// new start of every partition.
     ///
     /// # Errors
     /// [`TrimError`] when `base` does not prove that nothing is lost, or when the implementation cannot trim.

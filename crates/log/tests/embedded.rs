@@ -11,7 +11,7 @@ use barrage_event::{Offset, Partition, Position};
 use barrage_log::conformance::{append, read_all};
 use barrage_log::{
     AppendBatch, AppendError, EmbeddedLog, EmbeddedOptions, EventLog, Health, LogReader, Metrics, OpenError, Positions,
-    ReadError, TrimError,
+    ReadError,
 };
 use common::{ROOM, USER, append_groups, assert_holds, open, options, segments};
 use prometheus_client::registry::Registry;
@@ -143,16 +143,6 @@ fn other_partition_counts_are_refused_with_what_to_do() {
     }
     let error = open(dir.path(), &EmbeddedOptions { room_partitions: 0, ..options() }).unwrap_err().to_string();
     assert!(error.contains("room_partitions") && error.contains("1 to 1024"), "{error}");
-}
-
-#[test]
-fn trimming_is_refused_whatever_the_proof() {
-    let dir = tempfile::tempdir().unwrap();
-    let log = open(dir.path(), &options()).unwrap();
-    append(&log, &[(ROOM, b"a")]).wait().unwrap();
-    let next = log.all_partitions().into_iter().map(|partition| (partition, log.end(partition))).collect();
-    let base = barrage_log::SnapshotBase { log_uuid: log.uuid(), next, verified: true };
-    assert_eq!(log.trim(&base), Err(TrimError::NoSnapshot));
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! kill -9 of a real process that appends: what it was told to be durable is there, batches are whole, order holds.
+//! kill -9 of a real process that appends and trims: what it was told to be durable and did not give up is there, batches
+//! are whole, order holds.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
@@ -10,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
 use barrage_event::{Offset, Partition, Position};
-use barrage_log::{AppendBatch, EmbeddedLog, EmbeddedOptions, EventLog, Metrics};
+use barrage_log::{AppendBatch, EmbeddedLog, EmbeddedOptions, EventLog, Metrics, SnapshotBase};
 
 const DIR: &str = "BARRAGE_LOG_KILL_DIR";
 const ROUND: &str = "BARRAGE_LOG_KILL_ROUND";
@@ -37,12 +38,24 @@ fn record(id: u64, buffer: &mut Vec<u8>) {
     }
 }
 
+/// Gives up the older half again and again, as if there were a snapshot of it.
+fn trim_until_killed(log: &EmbeddedLog) -> ! {
+    let mut seen = 0;
+    loop {
+        seen = log.wait(seen, std::time::Duration::from_secs(60));
+        let half = |partition| (partition, Offset(log.end(partition).0.midpoint(log.start(partition).0)));
+        let next = log.all_partitions().into_iter().map(half).collect();
+        log.trim(&SnapshotBase { log_uuid: log.uuid(), next, verified: true }).expect("the log is trimmed");
+    }
+}
+
 /// The process that is killed: appends from several threads, several appends in flight in each, and prints what was
 /// acknowledged.
 fn append_until_killed(dir: &Path, round: u32) -> ! {
     let log = open(dir);
     let out = Mutex::new(std::io::stdout());
     std::thread::scope(|scope| {
+        scope.spawn(|| trim_until_killed(&log));
         for thread in 0..THREADS {
             let (log, out) = (&log, &out);
             scope.spawn(move || {
@@ -113,6 +126,8 @@ fn kill_9_loses_nothing_that_was_acknowledged() {
         });
         check(dir.path(), &acknowledged);
     }
+    let log = open(dir.path());
+    assert!(log.all_partitions().into_iter().all(|p| log.start(p).0 > 0), "it was trimmed");
     assert!(acknowledged.len() > 1_000, "{} records were acknowledged in all rounds", acknowledged.len());
 }
 
@@ -121,8 +136,9 @@ fn check(dir: &Path, acknowledged: &HashMap<(u64, Partition), u64>) {
     let mut found: HashMap<(u64, Partition), u64> = HashMap::new();
     let mut order: HashMap<(u64, Partition), u64> = HashMap::new();
     for partition in log.all_partitions() {
-        let mut expected = Offset(0);
-        let next = log.read(partition, Offset(0), usize::MAX, &mut |read| {
+        let start = log.start(partition);
+        let mut expected = start;
+        let next = log.read(partition, start, usize::MAX, &mut |read| {
             assert_eq!(read.offset, expected);
             expected = expected.next();
             let id = u64::from_be_bytes(*read.bytes.first_chunk().unwrap());
@@ -137,7 +153,9 @@ fn check(dir: &Path, acknowledged: &HashMap<(u64, Partition), u64>) {
         assert_eq!(next.unwrap(), log.end(partition));
     }
     for (record, offset) in acknowledged {
-        assert_eq!(found.get(record), Some(offset), "{record:?} was acknowledged");
+        if *offset >= log.start(record.1).0 {
+            assert_eq!(found.get(record), Some(offset), "{record:?} was acknowledged");
+        }
     }
     for (id, _) in found.keys() {
         for partition in partitions(*id) {

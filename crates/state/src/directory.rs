@@ -4,6 +4,8 @@
 //! state/room-0/CURRENT     text: the number of the store in use
 //! state/room-0/000001/     the store
 //! state/room-0/000002/     a rebuild that has not been swapped in yet, or a store that was swapped out
+//! state/room-0/snapshot/   a checkpoint on its way to the snapshots
+//! state/room-0/restore-1/  a snapshot on its way here
 //! ```
 //!
 //! The pointer is replaced by a rename, so there is always exactly one store in use.
@@ -89,6 +91,25 @@ impl PartitionDir {
         let highest = self.numbers()?.into_iter().max().unwrap_or(0);
         let store = self.store(highest + 1);
         fs::create_dir_all(&store.path).map_err(file_error(&store.path))?;
+        Ok(store)
+    }
+
+    /// A path beside the stores, on the same file system, for something that is no store yet. Nothing is made.
+    #[must_use]
+    pub fn beside(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    /// Makes a complete store that lies beside the stores one of them, with a number above all others, and the one in
+    /// use.
+    ///
+    /// # Errors
+    /// [`StateError::File`] when it cannot be moved; it is not in use then.
+    pub fn adopt(&self, from: &Path) -> Result<StoreDir, StateError> {
+        let store = self.next()?;
+        // The new directory is empty, so the rename replaces it.
+        fs::rename(from, &store.path).map_err(file_error(from))?;
+        self.set_current(&store)?;
         Ok(store)
     }
 

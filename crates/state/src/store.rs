@@ -4,13 +4,15 @@ use std::fmt;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use barrage_projection::{Backing, CommitSink, Reader, StoreError, VisitRow, VisitRowUntil};
+use barrage_projection::codec::row_hash;
+use barrage_projection::{Backing, CommitSink, Reader, StateHash, StoreError, VisitRow, VisitRowUntil};
 use prost::Message as _;
+use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{DB, DBPinnableSlice, Direction, IteratorMode, ReadOptions, WriteBatch, WriteOptions};
 
 use crate::StateError;
 use crate::env::StateEnv;
-use crate::runtime::{META_ROW, Meta};
+use crate::runtime::{FIRST_STATISTIC_TABLE, META_ROW, Meta};
 
 /// An open store.
 pub struct Store {
@@ -103,6 +105,52 @@ impl Store {
         let bytes = snapshot.get(META_ROW).map_err(|source| self.rocks(source))?;
         let meta = bytes.map(|bytes| self.decode_meta(&bytes)).transpose()?.unwrap_or_default();
         Ok(f(&Snapshot { snapshot, meta }))
+    }
+
+    /// Makes a copy of the committed state in `dir`, which must not exist: table files are hard links where the file
+    /// system has them, and stay as they are whatever becomes of this store. May run beside commits.
+    ///
+    /// # Errors
+    /// [`StateError::Rocks`] when it cannot be written.
+    pub fn checkpoint(&self, dir: &Path) -> Result<(), StateError> {
+        Checkpoint::new(&self.db)
+            .and_then(|checkpoint| checkpoint.create_checkpoint(dir))
+            .map_err(|source| self.rocks(source))
+    }
+
+    /// Reads every row and compares the hashes that were kept up commit by commit with those of the rows that are there.
+    /// Takes as long as reading the whole store does.
+    ///
+    /// # Errors
+    /// [`StateError::Damaged`] when they differ or there is no state, and when the store cannot be read.
+    pub fn check(&self) -> Result<Meta, StateError> {
+        let damaged = |problem: String| StateError::Damaged { dir: self.dir.display().to_string(), problem };
+        let (mut state, mut own) = (StateHash::default(), StateHash::default());
+        self.read(|snapshot| {
+            let mut whole = Vec::new();
+            snapshot
+                .scan_rows(&[], None, &mut |row, value| {
+                    if row != META_ROW {
+                        whole.clear();
+                        whole.extend_from_slice(row);
+                        whole.extend_from_slice(value);
+                        let statistic = row.first().is_some_and(|&table| table >= FIRST_STATISTIC_TABLE);
+                        let sum = if statistic { &mut state } else { &mut own };
+                        sum.change(0, row_hash(&whole, row.len()));
+                    }
+                    Ok(ControlFlow::Continue(()))
+                })
+                .map_err(|error| damaged(error.to_string()))?;
+            let meta = snapshot.meta();
+            for (what, kept, counted) in
+                [("state", meta.state_hash_value(), state), ("runtime", meta.runtime_hash_value(), own)]
+            {
+                if kept != counted {
+                    return Err(damaged(format!("its rows have the {what} hash {counted}, it should be {kept}")));
+                }
+            }
+            Ok(meta.clone())
+        })?
     }
 
     /// Bytes of the store's files, about.

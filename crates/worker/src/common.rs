@@ -11,6 +11,7 @@ use barrage_state::StateEnv;
 use crate::homes::Homes;
 use crate::metrics::Metrics;
 use crate::shared::Assigned;
+use crate::snapshots::SnapshotOptions;
 
 /// What every runner of the process has in common.
 pub(crate) struct Common {
@@ -24,6 +25,7 @@ pub(crate) struct Common {
     pub(crate) commit_interval: Duration,
     /// Memory for the rows of all partitions, bytes.
     pub(crate) overlay_bytes: usize,
+    pub(crate) snapshots: Option<SnapshotOptions>,
     /// How long the store of a partition that was taken away stays open.
     pub(crate) park: Duration,
 }

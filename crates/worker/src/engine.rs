@@ -139,10 +139,7 @@ impl Engine {
         statistics: &Arc<Vec<Box<dyn Statistic>>>,
     ) -> Result<(Self, Fitness), Stop> {
         let store = Arc::new(Store::open(env, &dir.path)?);
-        let versions: Vec<StatisticVersion> = statistics
-            .iter()
-            .map(|s| StatisticVersion { name: s.name().to_owned(), version: s.state_version() })
-            .collect();
+        let versions = versions(statistics);
         let log_uuid = log.uuid().to_be_bytes().to_vec();
         let (meta, fitness) = match store.meta()? {
             None => (Meta { log_uuid, format: FORMAT, statistics: versions, ..Meta::default() }, Fitness::Fits),
@@ -211,6 +208,10 @@ impl Engine {
         let end = log.end(self.partition);
         if end.0 <= last {
             return Err(changed(format!("ends at offset {end}, but the state has seen offset {last}")));
+        }
+        if log.start(self.partition).0 == self.meta.next_offset {
+            // The record before was given up behind a snapshot of this very place.
+            return Ok(());
         }
         let mut found = None;
         log.read(self.partition, Offset(last), 1, &mut |record| {
@@ -498,6 +499,12 @@ impl Engine {
         self.tables.evict(memory_bytes);
         Ok(())
     }
+}
+
+/// The state versions of statistics, as a store remembers them.
+#[must_use]
+pub fn versions(statistics: &[Box<dyn Statistic>]) -> Vec<StatisticVersion> {
+    statistics.iter().map(|s| StatisticVersion { name: s.name().to_owned(), version: s.state_version() }).collect()
 }
 
 fn parse_rules(toml: &str) -> Result<RuleSet, String> {

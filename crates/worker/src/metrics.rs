@@ -9,6 +9,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::snapshot_metrics::SnapshotMetrics;
+
 /// Labels of a partition.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct PartitionLabels {
@@ -39,6 +41,7 @@ pub(crate) struct Metrics {
     pub(crate) stopped: PerPartition<Gauge>,
     pub(crate) commit_seconds: Histogram,
     pub(crate) commit_rows: Counter,
+    pub(crate) snapshots: SnapshotMetrics,
 }
 
 impl Metrics {
@@ -57,6 +60,7 @@ impl Metrics {
             stopped: Family::default(),
             commit_seconds: Histogram::new(buckets),
             commit_rows: Counter::default(),
+            snapshots: SnapshotMetrics::register(registry),
         };
         let r = registry;
         let m = metrics.clone();
@@ -99,6 +103,7 @@ impl Metrics {
         self.stream_time.remove(labels);
         self.overlay_bytes.remove(labels);
         self.stopped.remove(labels);
+        self.snapshots.last.remove(labels);
     }
 
     /// Counts what lies between two commits.

@@ -15,6 +15,7 @@ use crate::assignments::Assignments;
 use crate::common::Common;
 use crate::homes::Homes;
 use crate::metrics::Metrics;
+use crate::snapshots::{SnapshotOptions, Snapshots, Snapshotter};
 use crate::stores::Stores;
 use crate::thread::PartitionThread;
 
@@ -32,6 +33,8 @@ pub struct WorkerOptions {
     /// How long the store of a partition that was taken away stays open in case it comes back, 0 s to minutes. Default
     /// 30 s. It costs the memory of its rows, so it is bounded.
     pub park: Duration,
+    /// Snapshots; `None` takes none and restores none.
+    pub snapshots: Option<SnapshotOptions>,
     /// The stores' shared cache, buffers and threads.
     pub state: StateOptions,
 }
@@ -46,6 +49,7 @@ impl WorkerOptions {
             commit_interval: Duration::from_millis(100),
             overlay_bytes: 128 << 20,
             park: Duration::from_secs(30),
+            snapshots: None,
             state: StateOptions::default(),
         }
     }
@@ -67,6 +71,7 @@ pub enum WorkerError {
 pub struct Worker {
     stores: Stores,
     assignments: Assignments,
+    snapshots: Option<Snapshots>,
     threads: Vec<JoinHandle<Result<(), String>>>,
 }
 
@@ -121,13 +126,14 @@ impl Worker {
             commit_interval: options.commit_interval,
             overlay_bytes: options.overlay_bytes,
             park: options.park,
+            snapshots: options.snapshots.clone(),
         });
         let stores = Stores { log, statistics, assigned: Arc::clone(&common.assigned) };
         let count = options.threads.clamp(1, 64).min(common.log.all_partitions().len().max(1));
         let (senders, receivers): (Vec<_>, Vec<_>) = (0..count).map(|_| mpsc::channel()).unzip();
         let assignments = Assignments::new(Arc::clone(&common), senders);
         // Dropped on an error, it ends the threads that have started.
-        let mut worker = Self { stores, assignments, threads: Vec::new() };
+        let mut worker = Self { stores, assignments, snapshots: None, threads: Vec::new() };
         for (number, commands) in receivers.into_iter().enumerate() {
             let thread = PartitionThread::new(Arc::clone(&common), commands);
             let handle = std::thread::Builder::new()
@@ -135,6 +141,11 @@ impl Worker {
                 .spawn(move || thread.run())
                 .map_err(WorkerError::Thread)?;
             worker.threads.push(handle);
+        }
+        if let Some(options) = &options.snapshots {
+            let (snapshots, thread) = Snapshotter::start(common, options.clone()).map_err(WorkerError::Thread)?;
+            worker.snapshots = Some(snapshots);
+            worker.threads.push(thread);
         }
         Ok(worker)
     }
@@ -151,7 +162,13 @@ impl Worker {
         self.assignments.clone()
     }
 
-    /// Commits what is applied and closes all stores.
+    /// For snapshots on demand; `None` when none are configured.
+    #[must_use]
+    pub fn snapshots(&self) -> Option<Snapshots> {
+        self.snapshots.clone()
+    }
+
+    /// Commits what is applied and closes all stores; before that, takes a last snapshot of each when that is configured.
     ///
     /// # Errors
     /// [`WorkerError::Close`] when a store could not be closed.
@@ -162,8 +179,15 @@ impl Worker {
 
     /// Ends the threads; what went wrong.
     fn end(&mut self, commit: bool) -> Vec<String> {
-        self.assignments.stop(commit);
         let mut failed = Vec::new();
+        // Snapshots first: the stores have to be open for the last ones.
+        if let Some(snapshots) = self.snapshots.take() {
+            snapshots.stop(commit);
+            if self.threads.pop().is_some_and(|thread| thread.join().is_err()) {
+                failed.push("the thread of the snapshots panicked".to_owned());
+            }
+        }
+        self.assignments.stop(commit);
         for thread in self.threads.drain(..) {
             match thread.join() {
                 Ok(Ok(())) => {}

@@ -3,23 +3,30 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use barrage_event::{Offset, Partition};
 use barrage_log::EventLog;
-use barrage_state::{PartitionDir, StoreDir};
+use barrage_state::PartitionDir;
 
 use crate::common::Common;
-use crate::engine::{Applied, Engine, Fitness, Stop};
+use crate::engine::{Applied, Engine, Stop};
 use crate::homes::OpenStore;
 use crate::metrics::PartitionLabels;
 use crate::rebuild::{Rebuild, same, say_given_up, say_progress};
+use crate::restoring::Restoring;
 use crate::shared::Shared;
+
+mod opening;
+
+pub(crate) use opening::Waiting;
 
 /// Bytes of records that one step reads at most before other partitions of the thread have their turn.
 const STEP_BYTES: usize = 1 << 20;
 /// Records between commits at most, so that little is read again after a crash.
 pub(crate) const COMMIT_RECORDS: u64 = 100_000;
+/// How long a store that is closed waits for its last reads.
+const READS_WAITED_FOR: Duration = Duration::from_secs(2);
 
 /// A partition of this process.
 pub(crate) struct Runner {
@@ -30,6 +37,9 @@ pub(crate) struct Runner {
     rebuild: Option<Rebuild>,
     dirty_since: Option<Instant>,
     parked_since: Option<Instant>,
+    /// A snapshot on its way, for as long as there is no store.
+    restoring: Option<Restoring>,
+    waiting: Waiting,
     labels: PartitionLabels,
 }
 
@@ -50,7 +60,18 @@ impl Runner {
         common.metrics.start(partition);
         let dir = PartitionDir::new(&common.state_dir, partition);
         let labels = partition.into();
-        Self { common, shared, dir, engine: None, rebuild: None, dirty_since: None, parked_since: None, labels }
+        Self {
+            common,
+            shared,
+            dir,
+            engine: None,
+            rebuild: None,
+            dirty_since: None,
+            parked_since: None,
+            restoring: None,
+            waiting: Waiting::default(),
+            labels,
+        }
     }
 
     fn partition(&self) -> Partition {
@@ -72,21 +93,12 @@ impl Runner {
         self.engine.as_ref().is_none_or(|engine| Arc::strong_count(engine.store()) <= 2)
     }
 
-    /// Opens the store; a new one is made when there is none or the one there is of another format.
-    pub(crate) fn open(&mut self) {
-        match self.try_open() {
-            Ok(engine) => {
-                self.shared.open(engine.store(), engine.committed());
-                self.engine = Some(engine);
-            }
-            Err(error) => self.stop(&error),
-        }
-    }
-
     /// The partition was taken away: commits, gives up what is only worth its while for an owner, and keeps the store
     /// open. `None` when there is no store to keep.
     pub(crate) fn park(&mut self) -> Option<OpenStore> {
         if self.parked_since.is_none() {
+            self.restoring = None;
+            self.waiting = Waiting::default();
             self.give_up_rebuild("the partition was taken away");
             if let Err(error) = self.commit() {
                 self.stop(&error);
@@ -99,54 +111,27 @@ impl Runner {
     }
 
     /// The partition is back under another assignment.
-    pub(crate) fn resume(&mut self, shared: Arc<Shared>) {
+    pub(crate) fn resume(&mut self, shared: Arc<Shared>, waiting: Waiting) {
         self.shared = shared;
         self.parked_since = None;
         self.common.metrics.start(self.partition());
         match &self.engine {
-            Some(engine) => self.shared.open(engine.store(), engine.committed()),
-            None => self.open(),
-        }
-    }
-
-    fn try_open(&self) -> Result<Engine, Stop> {
-        let log = self.common.log.as_ref();
-        self.dir.clean()?;
-        if let Some(current) = self.dir.current()? {
-            let (engine, fitness) = self.open_engine(&current)?;
-            if fitness == Fitness::Fits {
-                return Ok(engine);
+            Some(engine) => {
+                self.shared.open(engine.store(), engine.committed());
+                self.waiting = waiting;
+                self.tell();
             }
-            tracing::warn!(
-                partition = %self.partition(),
-                "the state was made by another version; it is made anew from the log's start"
-            );
+            None => self.open(waiting),
         }
-        let start = log.start(self.partition());
-        if start.0 > 0 {
-            return Err(Stop::LogChanged {
-                partition: self.partition(),
-                problem: format!("starts at offset {start}, and there is no state of what lay before"),
-                dir: self.common.state_dir.display().to_string(),
-            });
-        }
-        let fresh = self.dir.next()?;
-        let (engine, _) = self.open_engine(&fresh)?;
-        self.dir.set_current(&fresh)?;
-        self.dir.clean()?;
-        Ok(engine)
-    }
-
-    fn open_engine(&self, dir: &StoreDir) -> Result<(Engine, Fitness), Stop> {
-        let common = &self.common;
-        Engine::open(&common.env, dir, self.partition(), common.log.as_ref(), &common.statistics)
     }
 
     fn stop(&mut self, error: &Stop) {
         tracing::error!(partition = %self.partition(), %error, "the partition has stopped");
         self.shared.stop(error.to_string());
         self.common.metrics.stopped.get_or_create(&self.labels).set(1);
-        self.engine = None;
+        if let Some(engine) = self.engine.take() {
+            let_go(engine);
+        }
         self.rebuild = None;
     }
 
@@ -166,6 +151,9 @@ impl Runner {
     }
 
     fn try_step(&mut self) -> Result<Step, Stop> {
+        if self.restoring.is_some() {
+            return Ok(self.step_restore());
+        }
         let Some(engine) = self.engine.as_mut().filter(|_| self.parked_since.is_none()) else {
             return Ok(Step::Stopped);
         };
@@ -309,10 +297,21 @@ impl Runner {
         if !parked {
             self.shared.stop("the server is stopping".to_owned());
         }
-        if commit && let Some(engine) = self.engine.take() {
-            engine.store().flush()?;
-        }
-        Ok(())
+        let Some(engine) = self.engine.take() else { return Ok(()) };
+        let flushed = if commit { engine.store().flush() } else { Ok(()) };
+        let_go(engine);
+        Ok(flushed?)
+    }
+}
+
+/// Closes a store to which no read comes any more. Reads that have begun are waited for, within reason: a store that one
+/// still holds could not be opened again in this process.
+fn let_go(engine: Engine) {
+    let store = Arc::clone(engine.store());
+    drop(engine);
+    let begun = Instant::now();
+    while Arc::strong_count(&store) > 1 && begun.elapsed() < READS_WAITED_FOR {
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

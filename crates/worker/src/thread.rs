@@ -8,7 +8,7 @@ use barrage_event::Partition;
 use barrage_log::Follow;
 
 use crate::common::Common;
-use crate::runner::{Runner, Step};
+use crate::runner::{Runner, Step, Waiting};
 use crate::shared::Shared;
 
 /// Longest time a thread waits for the log before it looks around.
@@ -69,6 +69,11 @@ impl PartitionThread {
             }
         };
         let mut failed = Vec::new();
+        {
+            // Whoever still holds the assignments finds nothing parked here, and keeps no store open.
+            let mut homes = self.common.homes.lock();
+            homes.retain(|partition, _| !self.runners.contains_key(partition));
+        }
         for runner in self.runners.into_values() {
             if let Err(error) = runner.close(commit) {
                 failed.push(error.to_string());
@@ -87,8 +92,7 @@ impl PartitionThread {
         loop {
             match self.commands.try_recv() {
                 Ok(Command::Open { shared, follow, opened }) => {
-                    self.open(&shared, follow.as_ref());
-                    drop(opened);
+                    self.open(&shared, Waiting { follow, opened });
                 }
                 Ok(Command::Park { partition, done }) => {
                     self.park(partition);
@@ -101,29 +105,19 @@ impl PartitionThread {
         }
     }
 
-    fn open(&mut self, shared: &Arc<Shared>, follow: Option<&Arc<dyn Follow>>) {
+    fn open(&mut self, shared: &Arc<Shared>, waiting: Waiting) {
         if shared.is_revoked() {
             // The order to park it comes next; opening would be work for nothing.
             return;
         }
         let partition = shared.partition;
-        let runner = match self.runners.entry(partition) {
+        match self.runners.entry(partition) {
             std::collections::btree_map::Entry::Occupied(entry) => {
-                let runner = entry.into_mut();
-                runner.resume(Arc::clone(shared));
-                runner
+                entry.into_mut().resume(Arc::clone(shared), waiting);
             }
             std::collections::btree_map::Entry::Vacant(entry) => {
-                let runner = entry.insert(Runner::new(Arc::clone(&self.common), Arc::clone(shared)));
-                runner.open();
-                runner
+                entry.insert(Runner::new(Arc::clone(&self.common), Arc::clone(shared))).open(waiting);
             }
-        };
-        if let Some(follow) = follow
-            && let Some(next) = runner.next_offset()
-            && !shared.is_revoked()
-        {
-            follow.follow(partition, next);
         }
     }
 

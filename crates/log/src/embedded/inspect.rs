@@ -12,6 +12,7 @@ use crate::embedded::meta::Meta;
 use crate::embedded::recover::{check_gaps, read_header};
 use crate::embedded::scan::{Step, Walk, Window};
 use crate::embedded::segment::{self, header_bytes};
+use crate::embedded::trim::Start;
 use crate::error::{Corruption, OpenError, ReadError};
 use crate::event_log::Record;
 
@@ -73,7 +74,7 @@ impl LogReader {
         &self,
         visit: &mut dyn FnMut(Partition, Record<'_>) -> ControlFlow<()>,
     ) -> Result<Ending, ReadError> {
-        self.walk(0, None, visit)
+        self.walk(self.first()?, None, visit)
     }
 
     /// Visits the records of one partition from `from` on.
@@ -95,7 +96,9 @@ impl LogReader {
 
     /// The last segment that begins at or before the offset.
     fn segment_of(&self, dense: usize, offset: u64) -> Result<u64, ReadError> {
-        let (mut low, mut high) = (0, self.numbers()?.last().map_or(0, |last| last + 1));
+        let numbers = self.numbers()?;
+        let first = numbers.first().copied().unwrap_or(0);
+        let (mut low, mut high) = (first, numbers.last().map_or(0, |last| last + 1));
         while low < high {
             let middle = low + (high - low) / 2;
             let before = self.begun(middle)?.and_then(|(_, header)| header.base.get(dense).map(|&base| base <= offset));
@@ -105,13 +108,22 @@ impl LogReader {
                 high = middle;
             }
         }
-        Ok(low.saturating_sub(1))
+        Ok(low.saturating_sub(1).max(first))
     }
 
     fn numbers(&self) -> Result<Vec<u64>, ReadError> {
-        let numbers = segment::list(&self.dir).map_err(ReadError::io("list", &self.dir))?;
-        check_gaps(&self.dir, &numbers).map_err(|error| Corruption::new(&self.dir, 0, error.to_string()))?;
+        let mut numbers = segment::list(&self.dir).map_err(ReadError::io("list", &self.dir))?;
+        // What is given up may be being removed.
+        let first = self.first()?;
+        numbers.retain(|&number| number >= first);
+        check_gaps(&self.dir, first, &numbers).map_err(|error| Corruption::new(&self.dir, 0, error.to_string()))?;
         Ok(numbers)
+    }
+
+    /// The first segment that was not given up.
+    fn first(&self) -> Result<u64, ReadError> {
+        let start = Start::read(&self.dir, &self.meta);
+        start.map(|start| start.segment).map_err(|error| Corruption::new(&self.dir, 0, error.to_string()).into())
     }
 
     /// File and header of a segment; none when it is not there or was not begun.
@@ -124,7 +136,7 @@ impl LogReader {
         };
         match read_header(&file, &self.meta, number).map_err(ReadError::io("read", &path))? {
             Ok(header) => Ok(Some((file, header))),
-            Err(_) if segment::path(&self.dir, number + 1).exists() || number == 0 => {
+            Err(_) if segment::path(&self.dir, number + 1).exists() || number == self.first()? => {
                 Err(Corruption::new(&path, 0, "the segment's header is damaged").into())
             }
             Err(_) => Ok(None),

@@ -25,6 +25,7 @@ mod segment;
 pub(crate) mod shape;
 mod shared;
 mod tail;
+mod trim;
 mod writer;
 
 use std::fs::{self, File};
@@ -147,7 +148,8 @@ impl EventLog for EmbeddedLog {
 
     fn start(&self, partition: Partition) -> Offset {
         let dense = self.shared.meta.shape.dense(partition);
-        Offset(dense.and_then(|dense| self.shared.starts.get(dense)).copied().unwrap_or(0))
+        let start = dense.and_then(|dense| self.shared.starts.get(dense));
+        Offset(start.map_or(0, |start| start.load(Ordering::Acquire)))
     }
 
     fn end(&self, partition: Partition) -> Offset {
@@ -172,8 +174,22 @@ impl EventLog for EmbeddedLog {
     }
 
     fn trim(&self, base: &SnapshotBase) -> Result<Vec<(Partition, Offset)>, TrimError> {
+        // Held to the end: nobody else trims, and the directory stays this process's.
+        let owned = self.owned.lock().unwrap_or_else(PoisonError::into_inner);
+        if owned.is_none() {
+            return Err(TrimError::Closed);
+        }
         base.check(self)?;
-        Err(TrimError::NoSnapshot)
+        let partitions = self.all_partitions();
+        let mut next = vec![0; self.shared.meta.shape.total()];
+        for (partition, offset) in &base.next {
+            let dense = self.shared.meta.shape.dense(*partition);
+            if let Some(place) = dense.and_then(|dense| next.get_mut(dense)) {
+                *place = offset.0;
+            }
+        }
+        self.shared.trim(&self.dir, &next).map_err(|error| TrimError::Failed { reason: error.to_string().into() })?;
+        Ok(partitions.into_iter().map(|partition| (partition, self.start(partition))).collect())
     }
 }
 

@@ -15,6 +15,7 @@ use crate::embedded::meta::{self, Meta};
 use crate::embedded::scan::{Scan, Stop, Walk, Window, look_behind, scan};
 use crate::embedded::segment::{self, Index, Segment, header_bytes};
 use crate::embedded::shape::Shape;
+use crate::embedded::trim::{self, Start};
 use crate::embedded::{EmbeddedOptions, now_ms};
 use crate::error::{Corruption, OpenError};
 
@@ -97,33 +98,39 @@ fn finish_creation(dir: &Path) -> Result<(), OpenError> {
 
 /// Finds out what the log holds and makes its end ready for the next record.
 pub(crate) fn recover(dir: &Path, meta: &Meta, options: &EmbeddedOptions) -> Result<Recovered, OpenError> {
+    let begin = Start::read(dir, meta)?;
+    // A trim that was not finished is finished now: what it gives up was decided durably.
+    let removed = trim::remove_before(dir, begin.segment).map_err(OpenError::io("remove old segments of", dir))?;
+    if removed > 0 {
+        tracing::info!(segments = removed, "a trim of the log was finished");
+    }
     let mut numbers = segment::list(dir).map_err(OpenError::io("list", dir))?;
-    if numbers.is_empty() && dir.join(FIRST_SEGMENT_NEW).exists() {
+    if begin.segment == 0 && numbers.is_empty() && dir.join(FIRST_SEGMENT_NEW).exists() {
         finish_creation(dir)?;
         numbers.push(0);
     }
-    check_gaps(dir, &numbers)?;
-    let headers = headers(dir, meta, &mut numbers)?;
+    check_gaps(dir, begin.segment, &numbers)?;
+    let headers = headers(dir, meta, begin.segment, &mut numbers)?;
     let Some((last, sealed)) = headers.split_last() else {
-        return Err(OpenError::MissingSegment { path: segment::path(dir, 0) });
+        return Err(OpenError::MissingSegment { path: segment::path(dir, begin.segment) });
     };
     let mut segments = Vec::with_capacity(headers.len());
     let mut before: Option<Summary> = None;
     for (header, after) in sealed.iter().zip(headers.iter().skip(1)) {
-        follows(dir, before.as_ref(), header)?;
+        follows(dir, before.as_ref(), &begin, header)?;
         let summary = sealed_summary(dir, meta, header, after, options.chunk_bytes)?;
         segments.push(Arc::new(Segment::new(dir, meta.uuid, header.number, &header.base, summary.index.clone())));
         before = Some(summary);
     }
-    follows(dir, before.as_ref(), last)?;
+    follows(dir, before.as_ref(), &begin, last)?;
     let (file, summary) = open_last(dir, meta, last, options)?;
     segments.push(Arc::new(Segment::new(dir, meta.uuid, last.number, &last.base, summary.index)));
     Ok(Recovered { segments, file, next: summary.next, group: summary.group })
 }
 
-/// Segments are numbered from 0 without gaps.
-pub(crate) fn check_gaps(dir: &Path, numbers: &[u64]) -> Result<(), OpenError> {
-    for (expected, &number) in (0..).zip(numbers) {
+/// Segments are numbered from the first one that is kept without gaps.
+pub(crate) fn check_gaps(dir: &Path, first: u64, numbers: &[u64]) -> Result<(), OpenError> {
+    for (expected, &number) in (first..).zip(numbers) {
         if number != expected {
             return Err(OpenError::MissingSegment { path: segment::path(dir, expected) });
         }
@@ -139,7 +146,7 @@ pub(crate) fn read_header(file: &File, meta: &Meta, number: u64) -> io::Result<R
 }
 
 /// Reads all headers. A last segment that was prepared and never begun, or whose first write was torn, is removed.
-fn headers(dir: &Path, meta: &Meta, numbers: &mut Vec<u64>) -> Result<Vec<SegmentHeader>, OpenError> {
+fn headers(dir: &Path, meta: &Meta, begin: u64, numbers: &mut Vec<u64>) -> Result<Vec<SegmentHeader>, OpenError> {
     while let Some(&number) = numbers.last() {
         let path = segment::path(dir, number);
         let file = File::open(&path).map_err(OpenError::io("open", &path))?;
@@ -148,9 +155,9 @@ fn headers(dir: &Path, meta: &Meta, numbers: &mut Vec<u64>) -> Result<Vec<Segmen
         let front = Window::new(&file).get(0, 64).map_err(OpenError::io("read", &path))?.iter().any(|&byte| byte != 0);
         let behind = look_behind(&mut Window::new(&file), Seed::new(meta.uuid, number), first_frame);
         let behind = behind.map_err(OpenError::io("read", &path))?;
-        // The first segment's header is durable before the log exists. Of any other one it is written together with
-        // the first group.
-        if number == 0 || behind.later.is_some() {
+        // The first segment's header is durable before the log exists, or was when those before it were given up. Of any
+        // other one it is written together with the first group.
+        if number == begin || behind.later.is_some() {
             return Err(Corruption::new(&path, 0, reason).into());
         }
         if front || behind.last_byte.is_some() {
@@ -175,10 +182,10 @@ fn headers(dir: &Path, meta: &Meta, numbers: &mut Vec<u64>) -> Result<Vec<Segmen
 }
 
 /// A segment begins where the one before it ends.
-fn follows(dir: &Path, before: Option<&Summary>, header: &SegmentHeader) -> Result<(), OpenError> {
+fn follows(dir: &Path, before: Option<&Summary>, begin: &Start, header: &SegmentHeader) -> Result<(), OpenError> {
     let fits = match before {
         Some(before) => before.next == header.base && before.group == header.group,
-        None => header.group == 0 && header.base.iter().all(|&base| base == 0),
+        None => begin.fits(header),
     };
     if fits {
         return Ok(());

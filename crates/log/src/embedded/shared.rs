@@ -16,6 +16,7 @@ use crate::embedded::format::FrameBuilder;
 use crate::embedded::meta::Meta;
 use crate::embedded::segment::{Piece, Segment};
 use crate::embedded::tail::Tail;
+use crate::embedded::trim::{Start, remove_before};
 use crate::error::{AppendError, Corruption, ReadError};
 use crate::event_log::Record;
 use crate::metrics::Metrics;
@@ -51,7 +52,8 @@ pub(crate) struct Shared {
     pub(crate) failure: OnceLock<Arc<str>>,
     /// One past the last durable offset of every partition.
     pub(crate) ends: Box<[AtomicU64]>,
-    pub(crate) starts: Box<[u64]>,
+    /// First offset of every partition that is still there.
+    pub(crate) starts: Box<[AtomicU64]>,
     generation: AtomicU64,
     gate: Mutex<()>,
     changed: Condvar,
@@ -76,7 +78,7 @@ impl Shared {
             meta,
             pending_bytes_max: options.pending_bytes_max,
             ends: next.iter().map(|&end| AtomicU64::new(end)).collect(),
-            starts: segments.first().map_or_else(|| next.clone(), |first| first.base.clone()),
+            starts: segments.first().map_or(&next, |first| &first.base).iter().map(|&s| AtomicU64::new(s)).collect(),
             pending: Mutex::new(Pending {
                 buffer: Vec::new(),
                 frames: 0,
@@ -220,10 +222,7 @@ impl Shared {
         visit: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>,
     ) -> Result<Offset, ReadError> {
         let dense = self.meta.shape.dense(partition).ok_or(ReadError::UnknownPartition { partition })?;
-        let start = self.starts.get(dense).copied().unwrap_or(0);
-        if from.0 < start {
-            return Err(ReadError::Trimmed { partition, from, start: Offset(start) });
-        }
+        self.check_start(partition, dense, from.0)?;
         let end = self.ends.get(dense).map_or(0, |end| end.load(Ordering::Acquire));
         let mut cursor = Cursor { from: from.0, end, bytes_left: bytes_max };
         let mut taken = Vec::new();
@@ -232,8 +231,16 @@ impl Shared {
                 self.metrics.tail_reads.inc();
                 taken.drain(..).try_for_each(|chunk| chunk.visit(dense, &mut cursor, visit))
             } else {
-                let (segment, piece) = self.find(dense, cursor.from)?;
-                let chunk = self.load(&segment, &piece)?;
+                let found = self.find(dense, cursor.from);
+                let loaded = found.and_then(|(segment, piece)| Ok((self.load(&segment, &piece)?, segment, piece)));
+                let (chunk, segment, piece) = match loaded {
+                    Ok(loaded) => loaded,
+                    Err(error) => {
+                        // It may have been given up since the start was looked at.
+                        self.check_start(partition, dense, cursor.from)?;
+                        return Err(error);
+                    }
+                };
                 let before = cursor.from;
                 let stop = chunk.visit(dense, &mut cursor, visit);
                 if cursor.from == before {
@@ -249,14 +256,57 @@ impl Shared {
         Ok(Offset(cursor.from))
     }
 
+    fn check_start(&self, partition: Partition, dense: usize, from: u64) -> Result<(), ReadError> {
+        let start = self.starts.get(dense).map_or(0, |start| start.load(Ordering::Acquire));
+        if from < start {
+            return Err(ReadError::Trimmed { partition, from: Offset(from), start: Offset(start) });
+        }
+        Ok(())
+    }
+
+    /// Gives up all segments before the first that holds something at or after `next`. The caller sees to it that
+    /// nobody else does at the same time and that the directory is this process's.
+    pub(crate) fn trim(&self, dir: &std::path::Path, next: &[u64]) -> std::io::Result<()> {
+        let kept = {
+            let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+            let kept = segments.iter().rev().find(|segment| {
+                // One without a durable group may still vanish in a crash.
+                let begun = segment.index.read().unwrap_or_else(PoisonError::into_inner).end
+                    > crate::embedded::segment::header_bytes(self.meta.shape);
+                begun && segment.base.iter().zip(next).all(|(base, next)| base <= next)
+            });
+            kept.map(Arc::clone)
+        };
+        let Some(kept) = kept else { return Ok(()) };
+        let header = std::fs::File::open(&kept.path)
+            .and_then(|file| crate::embedded::recover::read_header(&file, &self.meta, kept.number))?
+            .map_err(std::io::Error::other)?;
+        Start { segment: kept.number, group: header.group, base: kept.base.clone() }.write(dir, &self.meta)?;
+        for (start, &base) in self.starts.iter().zip(&kept.base) {
+            start.store(base, Ordering::Release);
+        }
+        {
+            let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
+            segments.retain(|segment| segment.number >= kept.number);
+            self.metrics.segments.set(i64::try_from(segments.len()).unwrap_or(i64::MAX));
+        }
+        let removed = remove_before(dir, kept.number)?;
+        if removed > 0 {
+            tracing::info!(segments = removed, first = kept.number, "the log was trimmed behind a snapshot");
+        }
+        Ok(())
+    }
+
     /// The piece of a file that holds the record.
     fn find(&self, dense: usize, offset: u64) -> Result<(Arc<Segment>, Piece), ReadError> {
         let segment = {
             let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
             let after = segments.partition_point(|s| s.base.get(dense).is_some_and(|&base| base <= offset));
             let segment = after.checked_sub(1).and_then(|place| segments.get(place));
-            Arc::clone(segment.expect("the first segment begins at the start of every partition"))
+            segment.map(Arc::clone)
         };
+        let missing = || Corruption::new(std::path::Path::new("log"), 0, "a durable record is in no segment");
+        let segment = segment.ok_or_else(missing)?;
         let missing = || Corruption::new(&segment.path, 0, "a durable record is in no piece of the segment");
         let piece = segment.find(dense, offset).ok_or_else(missing)?;
         Ok((segment, piece))

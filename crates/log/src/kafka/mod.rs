@@ -344,6 +344,10 @@ impl EventLog for KafkaLog {
         self.shared.wait(seen, timeout)
     }
 
+    fn wake(&self) {
+        self.shared.advance();
+    }
+
     fn health(&self) -> Health {
         self.shared.health()
     }

@@ -1,0 +1,74 @@
+//! Removing what is no longer needed.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use barrage_event::Partition;
+use object_store::ObjectStoreExt as _;
+
+use crate::bucket::SnapshotStore;
+use crate::error::SnapshotError;
+use crate::manifest::File;
+
+/// What was removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Expired {
+    /// Snapshots.
+    pub snapshots: usize,
+    /// Files that no snapshot names any more.
+    pub files: usize,
+    /// Bytes of those files.
+    pub bytes: u64,
+}
+
+impl SnapshotStore {
+    /// Files that no snapshot names are left alone for this long: another process may be sending them for one that it has
+    /// not written yet.
+    pub const UNNAMED_KEPT: Duration = Duration::from_secs(86_400);
+
+    /// Keeps the `keep` newest snapshots of a partition, at least 1, and removes the others, and the files that no
+    /// snapshot names and that are older than `unnamed_kept` ([`SnapshotStore::UNNAMED_KEPT`]) by the object store's own
+    /// clock.
+    ///
+    /// # Errors
+    /// [`SnapshotError`] when the object store fails or a snapshot that is kept cannot be read: no file is removed then,
+    /// because it may be one of its.
+    pub fn expire(
+        &self,
+        log_uuid: u128,
+        partition: Partition,
+        keep: usize,
+        unnamed_kept: Duration,
+    ) -> Result<Expired, SnapshotError> {
+        self.block_on(async {
+            let mut expired = Expired::default();
+            let manifests = self.manifests(log_uuid, partition);
+            for old in self.listed(log_uuid, partition).await?.into_iter().skip(keep.max(1)) {
+                let path = manifests.clone().join(old.name.as_str());
+                self.objects.delete(&path).await.map_err(SnapshotError::store("remove", &path))?;
+                expired.snapshots += 1;
+            }
+            // Files before manifests: a snapshot that is finished in between is seen, and one that is finished later has
+            // only files that are young or that the newest one names.
+            let files = self.objects_in(&self.files(log_uuid, partition)).await?;
+            let written = self.objects_in(&manifests).await?;
+            let mut named = HashSet::new();
+            for listed in self.listed(log_uuid, partition).await? {
+                named.extend(self.manifest(log_uuid, partition, &listed.name).await?.files.iter().map(File::object));
+            }
+            let now = files.iter().chain(&written).map(|object| object.last_modified.timestamp_millis()).max();
+            let kept_ms = i64::try_from(unnamed_kept.as_millis()).unwrap_or(i64::MAX);
+            let young = now.unwrap_or(0).saturating_sub(kept_ms);
+            for file in files {
+                let is_named = file.location.filename().is_some_and(|name| named.contains(name));
+                if !is_named && file.last_modified.timestamp_millis() < young {
+                    let path = &file.location;
+                    self.objects.delete(path).await.map_err(SnapshotError::store("remove", path))?;
+                    expired.files += 1;
+                    expired.bytes += file.size;
+                }
+            }
+            Ok(expired)
+        })
+    }
+}

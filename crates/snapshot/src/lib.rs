@@ -1,0 +1,36 @@
+//! Snapshots of partition stores in an object store: a folder, or S3 and what speaks like it.
+//!
+//! A snapshot is a copy of one partition's store at one offset. A partition that moves to another machine starts from the
+//! last one and reads the tail of the log, instead of all of it. A snapshot is a cache like the store itself, unless the
+//! log was trimmed behind it: then it is what is left of the records before.
+//!
+//! # Layout
+//!
+//! ```text
+//! {prefix}/{log uuid}/room-0/files/{xxh3-128}-{bytes}
+//! {prefix}/{log uuid}/room-0/manifests/{next offset, 20 digits}-{made at, ms, 13 digits}-{random}.json
+//! ```
+//!
+//! * Files are named by their content. The table files of `RocksDB` never change, so a file that the snapshot before
+//!   holds is not sent again.
+//! * A manifest names the files of one snapshot with size and hash. It is written last: without it there is no snapshot.
+//! * Names sort by offset; the last one is the newest.
+//! * Two processes may write snapshots of one partition, for one a former owner that does not know yet. They never write
+//!   the same manifest, and equal files are equal. What no manifest names is removed only when it is a day old, so that
+//!   an upload under way loses nothing.
+//!
+//! Calls block; make them from threads that may.
+
+mod bucket;
+mod error;
+mod expire;
+mod manifest;
+mod restore;
+mod save;
+
+pub use bucket::{Listed, SnapshotStore};
+pub use error::SnapshotError;
+pub use expire::Expired;
+pub use manifest::{File, Manifest, StatisticVersion};
+pub use restore::Wanted;
+pub use save::Saved;

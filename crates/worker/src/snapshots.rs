@@ -1,0 +1,254 @@
+//! Snapshots of this process's partitions, taken in the background.
+//!
+//! One thread takes them in turn: a checkpoint of the store, which costs the partition's own thread nothing but a flush
+//! beside it, then the upload. The object store may fail for as long as it likes: partitions go on, a metric counts, and
+//! the next round tries again.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use barrage_event::Partition;
+use barrage_snapshot::{Saved, SnapshotError, SnapshotStore};
+use barrage_state::PartitionDir;
+
+use crate::common::Common;
+use crate::shared::Shared;
+use crate::status::Unavailable;
+
+/// Where snapshots are kept and how often they are taken.
+#[derive(Debug, Clone)]
+pub struct SnapshotOptions {
+    /// The place.
+    pub store: Arc<SnapshotStore>,
+    /// Time between two snapshots of a partition, 1 s to days. Default 10 min: what a partition that moves reads of the
+    /// log at most.
+    pub every: Duration,
+    /// Snapshots of a partition that are kept, 1 to 1,000. Default 3.
+    pub keep: usize,
+    /// A store that is this many records behind the log is looked for among the snapshots before it is opened. Default
+    /// 1,000,000: about what is read from the log in the time that a download takes.
+    pub restore_lag: u64,
+    /// Whether one more is taken when the worker stops. Default false.
+    pub at_stop: bool,
+}
+
+impl SnapshotOptions {
+    /// The defaults with this place.
+    #[must_use]
+    pub fn new(store: Arc<SnapshotStore>) -> Self {
+        Self { store, every: Duration::from_secs(600), keep: 3, restore_lag: 1_000_000, at_stop: false }
+    }
+}
+
+/// Why a snapshot that was asked for was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum TakeError {
+    /// The partition cannot be read.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+    /// It could not be made or sent.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// The worker has stopped.
+    #[error("the server is stopping")]
+    Stopped,
+}
+
+enum Ask {
+    Take { partition: Partition, reply: mpsc::Sender<Result<Saved, TakeError>> },
+    Stop { take: bool },
+}
+
+/// Takes snapshots on demand; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Snapshots {
+    asks: mpsc::Sender<Ask>,
+    options: SnapshotOptions,
+}
+
+impl Snapshots {
+    /// Takes a snapshot of a partition now and returns when it is complete. Blocks.
+    ///
+    /// # Errors
+    /// [`TakeError`]; the partition itself goes on.
+    pub fn take(&self, partition: Partition) -> Result<Saved, TakeError> {
+        let (reply, answer) = mpsc::channel();
+        self.asks.send(Ask::Take { partition, reply }).map_err(|_| TakeError::Stopped)?;
+        answer.recv().unwrap_or(Err(TakeError::Stopped))
+    }
+
+    /// Where they are kept.
+    #[must_use]
+    pub fn store(&self) -> &Arc<SnapshotStore> {
+        &self.options.store
+    }
+}
+
+/// Longest time until a partition that has come is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// The thread.
+pub(crate) struct Snapshotter {
+    common: Arc<Common>,
+    options: SnapshotOptions,
+    asks: mpsc::Receiver<Ask>,
+    /// When each assignment's next snapshot is due, and how far the last one was.
+    due: BTreeMap<(Partition, u64), Due>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Due {
+    at: Instant,
+    next_offset: u64,
+}
+
+impl Snapshotter {
+    pub(crate) fn start(
+        common: Arc<Common>,
+        options: SnapshotOptions,
+    ) -> std::io::Result<(Snapshots, JoinHandle<Result<(), String>>)> {
+        let (asks, asked) = mpsc::channel();
+        let this = Self { common, options: options.clone(), asks: asked, due: BTreeMap::new() };
+        let thread = std::thread::Builder::new().name("snapshots".to_owned()).spawn(move || {
+            this.run();
+            Ok(())
+        })?;
+        Ok((Snapshots { asks, options }, thread))
+    }
+
+    fn run(mut self) {
+        loop {
+            match self.asks.recv_timeout(self.options.every.min(LOOK_EVERY)) {
+                Ok(Ask::Take { partition, reply }) => {
+                    let taken = self.take_now(partition);
+                    // Who asked may have gone.
+                    let _ = reply.send(taken);
+                }
+                Ok(Ask::Stop { take }) => {
+                    if take && self.options.at_stop {
+                        for shared in self.common.assigned.all() {
+                            self.take_and_tell(&shared);
+                        }
+                    }
+                    return;
+                }
+                Err(mpsc::RecvTimeoutError::Timeout) => self.round(),
+                Err(mpsc::RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn take_now(&mut self, partition: Partition) -> Result<Saved, TakeError> {
+        let shared = self.common.assigned.get(partition).ok_or(Unavailable::NotMine(partition))?;
+        let saved = self.take(&shared)?;
+        let due = Due { at: Instant::now() + self.options.every, next_offset: saved.manifest.next_offset };
+        self.due.insert((partition, shared.generation), due);
+        Ok(saved)
+    }
+
+    /// One snapshot at most, so that asks and a stop are not kept waiting by all of them.
+    fn round(&mut self) {
+        let assigned = self.common.assigned.all();
+        self.due.retain(|&(p, generation), _| assigned.iter().any(|s| s.partition == p && s.generation == generation));
+        for shared in &assigned {
+            let key = (shared.partition, shared.generation);
+            if !self.due.contains_key(&key) {
+                let due = self.first_due(shared);
+                self.due.insert(key, due);
+            }
+        }
+        let now = Instant::now();
+        let next = assigned
+            .iter()
+            .filter_map(|shared| Some((self.due.get(&(shared.partition, shared.generation))?, shared)))
+            .filter(|(due, _)| due.at <= now)
+            .min_by_key(|(due, _)| due.at);
+        if let Some((_, shared)) = next {
+            self.take_and_tell(shared);
+        }
+    }
+
+    /// As old as the newest snapshot is, whoever took it.
+    fn first_due(&self, shared: &Shared) -> Due {
+        let every = self.options.every;
+        match self.options.store.latest(self.common.log.uuid(), shared.partition) {
+            Ok(Some(manifest)) => {
+                self.common.metrics.snapshots.taken(shared.partition, manifest.created_at_ms);
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+                let age = now.saturating_sub(u128::try_from(manifest.created_at_ms).unwrap_or(0));
+                let age = Duration::from_millis(u64::try_from(age).unwrap_or(u64::MAX));
+                Due { at: Instant::now() + every.saturating_sub(age), next_offset: manifest.next_offset }
+            }
+            Ok(None) => Due { at: Instant::now(), next_offset: 0 },
+            Err(error) => {
+                self.common.metrics.snapshots.failed("look");
+                tracing::warn!(partition = %shared.partition, %error, "the snapshots cannot be looked at");
+                Due { at: Instant::now() + every, next_offset: 0 }
+            }
+        }
+    }
+
+    fn take_and_tell(&mut self, shared: &Shared) {
+        let key = (shared.partition, shared.generation);
+        let before = self.due.get(&key).map_or(0, |due| due.next_offset);
+        let mut next_offset = before;
+        if shared.with_status(|status| status.offset.0) > before {
+            match self.take(shared) {
+                Ok(saved) => next_offset = saved.manifest.next_offset,
+                Err(TakeError::Unavailable(_) | TakeError::Snapshot(SnapshotError::Empty(_))) => {}
+                Err(error) => {
+                    self.common.metrics.snapshots.failed("take");
+                    tracing::warn!(partition = %shared.partition, %error, "no snapshot was taken; the partition goes on");
+                }
+            }
+        }
+        self.due.insert(key, Due { at: Instant::now() + self.options.every, next_offset });
+    }
+
+    fn take(&self, shared: &Shared) -> Result<Saved, TakeError> {
+        let (partition, store) = (shared.partition, &self.options.store);
+        let begun = Instant::now();
+        let dir = PartitionDir::new(&self.common.state_dir, partition).beside("snapshot");
+        let removed = |dir: &Path| match std::fs::remove_dir_all(dir) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                Err(SnapshotError::File { path: dir.to_owned(), source })
+            }
+            _ => Ok(()),
+        };
+        removed(&dir)?;
+        // The store itself is let go of before the upload, so that it can be closed meanwhile.
+        shared.store()?.checkpoint(&dir).map_err(SnapshotError::from)?;
+        let saved = store.save(partition, &dir);
+        removed(&dir)?;
+        let saved = saved?;
+        let metrics = &self.common.metrics.snapshots;
+        metrics.saved(partition, &saved, begun.elapsed());
+        tracing::info!(
+            %partition, next_offset = saved.manifest.next_offset, files = saved.manifest.files.len(),
+            bytes_sent = saved.bytes_sent, bytes_reused = saved.bytes_reused, place = store.url(), "snapshot taken"
+        );
+        if !shared.is_revoked() {
+            let log_uuid = self.common.log.uuid();
+            match store.expire(log_uuid, partition, self.options.keep, SnapshotStore::UNNAMED_KEPT) {
+                Ok(expired) if expired.snapshots > 0 => tracing::debug!(%partition, ?expired, "old snapshots removed"),
+                Ok(_) => {}
+                Err(error) => {
+                    metrics.failed("expire");
+                    tracing::warn!(%partition, %error, "old snapshots could not be removed; the next round tries again");
+                }
+            }
+        }
+        Ok(saved)
+    }
+}
+
+impl Snapshots {
+    /// Ends the thread.
+    pub(crate) fn stop(&self, take: bool) {
+        // One that has ended needs no telling.
+        let _ = self.asks.send(Ask::Stop { take });
+    }
+}
