@@ -167,7 +167,8 @@ impl ControlTopic {
         let topic = options.topic(name);
         let (partitions, _) = Admin::connect(options)?.ensure(&topic, 1, Kind::Control)?;
         if partitions != 1 {
-            let reason = format!("it has {partitions} partitions; a table needs its changes in one order: make it anew");
+            let reason =
+                format!("it has {partitions} partitions; a table needs its changes in one order: make it anew");
             return Err(options.refuse(&format!("use topic {topic}"), reason));
         }
         let role = format!("control-{name}");
@@ -253,7 +254,8 @@ impl ControlTopic {
                 return ack;
             }
         };
-        let record = BaseRecord::<[u8], [u8], _>::with_opaque_to(&core.topic, Box::new(completer)).partition(0).key(key);
+        let record =
+            BaseRecord::<[u8], [u8], _>::with_opaque_to(&core.topic, Box::new(completer)).partition(0).key(key);
         let record = match value {
             Some(value) => record.payload(value),
             None => record,

@@ -20,7 +20,9 @@ mod intake;
 mod metrics;
 mod options;
 mod outbox;
+mod pending;
 mod producer;
+mod sender;
 mod shared;
 mod side;
 mod topics;
@@ -49,7 +51,7 @@ use crate::error::{AppendError, OpenError, ReadError, TrimError};
 use crate::event_log::{EventLog, Health, Record, SnapshotBase};
 use crate::owner::Owner;
 use feed::Taken;
-use producer::Sender;
+use sender::Sender;
 use shared::{Names, Shared, read_error};
 use side::Side;
 use topics::{Admin, Kind};
@@ -128,13 +130,8 @@ struct Made {
 
 /// Identity of the log: the same cluster, topics and counts give the same one.
 fn identity(cluster: &str, names: &Names, shape: Shape) -> u128 {
-    let text = format!(
-        "{cluster}\0{}\0{}\0{}\0{}",
-        names.of(Topic::Room),
-        shape.room,
-        names.of(Topic::User),
-        shape.user
-    );
+    let text =
+        format!("{cluster}\0{}\0{}\0{}\0{}", names.of(Topic::Room), shape.room, names.of(Topic::User), shape.user);
     // Zero would mean none.
     xxhash_rust::xxh3::xxh3_128(text.as_bytes()).max(1)
 }

@@ -192,7 +192,8 @@ impl KafkaOptions {
             return Err(self.refuse("read the option `topic_prefix`", reason));
         }
         if let Some(key) = self.extra.keys().find(|key| OURS.contains(&key.as_str())) {
-            let reason = "the log would not be safe with another value, or has an option of its own for it: leave it out";
+            let reason =
+                "the log would not be safe with another value, or has an option of its own for it: leave it out";
             return Err(self.refuse(&format!("set `{key}` in `extra`"), reason));
         }
         Ok(())

@@ -145,7 +145,8 @@ impl Side {
         let core = &self.core;
         let mut desk = locked(&core.desk);
         loop {
-            let there = core.intake.with(dense, |feed| feed.position() == from && (feed.next() > from || feed.is_broken()));
+            let there =
+                core.intake.with(dense, |feed| feed.position() == from && (feed.next() > from || feed.is_broken()));
             if there == Some(true) {
                 return true;
             }

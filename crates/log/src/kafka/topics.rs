@@ -151,9 +151,7 @@ impl Admin {
             .set("max.message.bytes", &bytes_max)
             .set("unclean.leader.election.enable", "false");
         new = match kind {
-            Kind::Data => {
-                new.set("cleanup.policy", "delete").set("retention.ms", "-1").set("retention.bytes", "-1")
-            }
+            Kind::Data => new.set("cleanup.policy", "delete").set("retention.ms", "-1").set("retention.bytes", "-1"),
             Kind::Control => new.set("cleanup.policy", "compact").set("delete.retention.ms", "604800000"),
         };
         let made = block_on(self.client.create_topics([&new], &Self::admin_options()));

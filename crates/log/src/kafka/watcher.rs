@@ -13,7 +13,7 @@ use crate::error::OpenError;
 use crate::kafka::feed::Broken;
 use crate::kafka::intake::bounds;
 use crate::kafka::options::RECORD_SLACK;
-use crate::kafka::producer::Sender;
+use crate::kafka::sender::Sender;
 use crate::kafka::shared::{Shared, locked};
 use crate::kafka::topics::Admin;
 
@@ -93,7 +93,8 @@ impl Watch {
                 }
                 Some(_) => {
                     let bytes_max = self.admin.bytes_max(name)?;
-                    let of_topic = |dense: &usize| self.shared.shape.partition(*dense).is_some_and(|p| p.topic == topic);
+                    let of_topic =
+                        |dense: &usize| self.shared.shape.partition(*dense).is_some_and(|p| p.topic == topic);
                     for dense in self.everything().into_iter().filter(of_topic) {
                         self.sender.set_safe_bytes(dense, bytes_max.saturating_sub(RECORD_SLACK));
                     }
@@ -159,7 +160,7 @@ impl Watch {
             while self.admin.asker_poll() {}
             let outcome = self.ends();
             self.shared.reachable(outcome.as_ref().map(|()| ()).map_err(String::as_str));
-            if outcome.is_ok() && looked.elapsed() >= topics_every {
+            if looked.elapsed() >= topics_every {
                 looked = Instant::now();
                 if let Err(reason) = self.starts().and_then(|()| self.topics()) {
                     tracing::warn!(reason, "the topics could not be checked");
