@@ -161,7 +161,7 @@ impl KafkaLog {
 
     /// Compares the topics with what the log was made with, and writes that down when nobody has.
     fn compare(options: &KafkaOptions, cluster: &str, shape: Shape) -> Result<(), OpenError> {
-        let rules = ControlTopic::open(options, "rules", |_| ())?;
+        let rules = ControlTopic::read(options, "rules", |_| ())?;
         let now = Made { cluster: cluster.to_owned(), room_partitions: shape.room, user_partitions: shape.user };
         let written = rules.get(LOG_KEY.as_bytes()).and_then(|record| record.value);
         let Some(written) = written else {

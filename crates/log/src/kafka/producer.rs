@@ -78,7 +78,7 @@ impl ProducerContext for Reports {
                 Ok(offset) => self.core.delivered(*tag, offset),
                 // Kafka had it twice and does not tell where. An append is answered with true offsets only.
                 Err(_) => {
-                    self.core.failed(tag.lane, tag.generation, "a record is durable at an offset that is not known")
+                    self.core.failed(tag.lane, tag.generation, "a record is durable at an offset that is not known");
                 }
             },
             Err((error, _)) => self.core.undelivered(*tag, error),

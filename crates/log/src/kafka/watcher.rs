@@ -158,8 +158,10 @@ impl Watch {
             }
             // Log lines and errors of the client come out of this.
             while self.admin.asker_poll() {}
-            let outcome = self.ends();
-            self.shared.reachable(outcome.as_ref().map(|()| ()).map_err(String::as_str));
+            match self.ends() {
+                Ok(()) => self.shared.reachable(Ok(())),
+                Err(reason) => self.shared.reachable(Err(&reason)),
+            }
             if looked.elapsed() >= topics_every {
                 looked = Instant::now();
                 if let Err(reason) = self.starts().and_then(|()| self.topics()) {

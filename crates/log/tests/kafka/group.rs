@@ -150,11 +150,12 @@ impl Load {
         let thread = std::thread::spawn(move || {
             let partitions = log.all_partitions();
             let mut number = 0_u64;
+            let mut turn = partitions.iter().cycle();
             while !told.load(Ordering::Relaxed) {
                 let acks: Vec<_> = (0..100)
                     .map(|_| {
-                        let partition = partitions[number as usize % partitions.len()];
-                        let ack = log.append(&mut batch(partition, &number.to_be_bytes())).unwrap();
+                        let partition = turn.next().unwrap();
+                        let ack = log.append(&mut batch(*partition, &number.to_be_bytes())).unwrap();
                         number += 1;
                         ack
                     })

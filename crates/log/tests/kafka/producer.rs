@@ -1,12 +1,12 @@
 //! Appending to a real broker that is killed, halted, or refuses a record.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
 
 use crate::common::{Admin, batch, everything, first_appearances, noise, open, options, until, with_bytes_max};
 use barrage_event::{Offset, Partition};
 use barrage_kafka_fixture::Broker;
-use barrage_log::{AppendError, EventLog, Health, KafkaLog, KafkaOptions};
+use barrage_log::{AppendError, EventLog, Follow, Health, KafkaLog, KafkaOptions, Owner};
 
 const ROOM: Partition = Partition::room(0);
 const OTHER: Partition = Partition::user(1);
@@ -57,6 +57,23 @@ fn append_while(log: &KafkaLog, disturb: impl FnOnce(&dyn Fn(usize))) {
     }
 }
 
+/// An owner whose stores are all open and empty.
+#[derive(Default)]
+struct FromZero {
+    owned: AtomicUsize,
+}
+
+impl Owner for FromZero {
+    fn assigned(&self, partitions: &[Partition], _: &Arc<dyn Follow>) -> Vec<(Partition, Offset)> {
+        self.owned.fetch_add(partitions.len(), Ordering::Relaxed);
+        partitions.iter().map(|partition| (*partition, Offset(0))).collect()
+    }
+
+    fn revoked(&self, partitions: &[Partition], _: bool) {
+        self.owned.fetch_sub(partitions.len(), Ordering::Relaxed);
+    }
+}
+
 /// One broker for everything that is done to a broker: each start takes seconds.
 #[test]
 fn a_broker_that_is_killed_or_halted_loses_nothing() {
@@ -96,6 +113,15 @@ fn a_broker_that_is_killed_or_halted_loses_nothing() {
     assert_eq!(log.append(&mut batch(ROOM, b"closed")).unwrap_err(), AppendError::Closed);
     assert_eq!(log.health(), Health::Closed);
     broker.resume(1);
+
+    // Leaving a group that cannot be reached ends as well, and releases what was owned.
+    let log = open(&options);
+    let owner = Arc::new(FromZero::default());
+    let group = log.join(Arc::clone(&owner) as Arc<dyn Owner>).unwrap();
+    until(&log, "it owns all", || group.partitions().len() == 4);
+    broker.kill(1);
+    group.leave();
+    assert_eq!((group.partitions().len(), owner.owned.load(Ordering::Relaxed)), (0, 0));
 }
 
 /// Three copies, two of which must have a record before it is acknowledged: any one broker may go.
@@ -209,6 +235,6 @@ fn an_append_that_nobody_waits_for_is_flushed_by_closing() {
         drop(log.append(&mut batch(ROOM, &number.to_be_bytes())).unwrap());
     }
     drop(log);
-    let log = open(&KafkaOptions { close_wait_ms: Duration::from_secs(1).as_millis() as u32, ..options });
+    let log = open(&options);
     assert_eq!(log.end(ROOM), Offset(1_000));
 }

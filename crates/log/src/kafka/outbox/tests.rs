@@ -11,7 +11,7 @@ fn outbox(partitions: usize, records: usize) -> (Outbox, Vec<Ack>) {
     let mut outbox = Outbox::new(partitions);
     outbox.retire(Lane::Main);
     outbox.opened(Lane::Main);
-    let acks = (0..records).map(|n| append(&mut outbox, &vec![(0, n); 1])).collect();
+    let acks = (0..records).map(|n| append(&mut outbox, &[(0, n)])).collect();
     (outbox, acks)
 }
 
