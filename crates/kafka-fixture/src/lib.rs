@@ -191,7 +191,10 @@ impl Broker {
 
     /// Waits for the end of a process that is not our child: the script started it and ended long ago.
     fn gone(pid: Pid) {
-        while test_kill_process(pid).is_ok() {
+        // One that nobody has collected yet counts as gone.
+        let dead = |stat: String| stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z'));
+        let stat = format!("/proc/{}/stat", pid.as_raw_nonzero());
+        while test_kill_process(pid).is_ok() && !std::fs::read_to_string(&stat).is_ok_and(dead) {
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
     }

@@ -171,6 +171,16 @@ impl ControlTopic {
                 format!("it has {partitions} partitions; a table needs its changes in one order: make it anew");
             return Err(options.refuse(&format!("use topic {topic}"), reason));
         }
+        Self::read(options, name, changed)
+    }
+
+    /// Opens a topic that is known to be there.
+    pub(crate) fn read(
+        options: &KafkaOptions,
+        name: &str,
+        changed: impl FnMut(&ControlRecord) + Send + 'static,
+    ) -> Result<Self, OpenError> {
+        let topic = options.topic(name);
         let role = format!("control-{name}");
         let mut config = options.consumer(&role);
         // A table may be read from its start at any time: what was seen before changes nothing.

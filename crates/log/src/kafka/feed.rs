@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use barrage_event::Offset;
 
@@ -15,6 +16,8 @@ const CHUNK_BYTES: usize = 128 << 10;
 /// A run of records with dense offsets.
 #[derive(Debug, Default)]
 pub(crate) struct Chunk {
+    /// The feed it was taken from.
+    feed: u64,
     first: u64,
     /// Index of the first record that was not read yet.
     read: usize,
@@ -97,6 +100,8 @@ pub(crate) enum Taken {
 /// Records of one partition that were fetched and not read.
 #[derive(Debug)]
 pub(crate) struct Feed {
+    /// Tells it from others of the same partition, before and after it.
+    id: u64,
     /// Offset that the reader is to ask for next.
     position: u64,
     /// Offset that is to be fetched next.
@@ -114,12 +119,16 @@ pub(crate) struct Feed {
     pub(crate) restart: bool,
 }
 
+/// Numbers feeds.
+static FEEDS: AtomicU64 = AtomicU64::new(0);
+
 /// After so many fresh starts that lead to the same jump, offsets are really missing.
 const JUMPS_MAX: u32 = 3;
 
 impl Feed {
     pub(crate) fn new(from: u64) -> Self {
         Self {
+            id: FEEDS.fetch_add(1, Ordering::Relaxed),
             position: from,
             next: from,
             chunks: VecDeque::new(),
@@ -172,7 +181,7 @@ impl Feed {
         }
         let fits = |chunk: &Chunk| chunk.bytes.len() + bytes.len() <= CHUNK_BYTES && chunk.next() == offset;
         if !self.chunks.back().is_some_and(fits) {
-            self.chunks.push_back(Chunk { first: offset, ..Chunk::default() });
+            self.chunks.push_back(Chunk { feed: self.id, first: offset, ..Chunk::default() });
         }
         if let Some(chunk) = self.chunks.back_mut() {
             chunk.bytes.extend_from_slice(bytes);
@@ -207,8 +216,11 @@ impl Feed {
         if from == self.next { Taken::Empty } else { Taken::Elsewhere }
     }
 
-    /// Takes back what [`Feed::take`] gave.
+    /// Takes back what [`Feed::take`] gave. A piece of an earlier feed of the partition changes nothing.
     pub(crate) fn give_back(&mut self, chunk: Chunk) {
+        if chunk.feed != self.id {
+            return;
+        }
         self.taken = false;
         self.position = chunk.position();
         if chunk.read < chunk.records.len() {
@@ -284,6 +296,14 @@ mod tests {
         assert!(matches!(feed.take(0), Taken::Elsewhere));
         feed.give_back(chunk);
         assert_eq!(read(&mut feed, 0, usize::MAX), [0, 1, 2]);
+    }
+
+    #[test]
+    fn a_piece_of_an_earlier_feed_changes_nothing() {
+        let Taken::Records(chunk) = filled(0..3).take(0) else { panic!("records are there") };
+        let mut feed = filled(100..103);
+        feed.give_back(chunk);
+        assert_eq!(read(&mut feed, 100, usize::MAX), [100, 101, 102]);
     }
 
     #[test]

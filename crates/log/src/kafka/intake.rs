@@ -4,8 +4,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use barrage_event::Partition;
+use barrage_event::{Partition, Topic};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::KafkaError;
 use rdkafka::message::BorrowedMessage;
 use rdkafka::{Message, Offset as KafkaOffset, TopicPartitionList};
 
@@ -94,6 +95,7 @@ impl Intake {
         let pushed = self.with(dense, |feed| feed.push(offset, timestamp_ms, bytes));
         // It was seen, so it is there, whether anybody wants it or not.
         shared.raise_end(dense, offset + 1);
+        shared.heard();
         match pushed {
             Some(Pushed::Kept) => return Some(dense),
             Some(Pushed::Jump) => {
@@ -212,24 +214,40 @@ pub(crate) fn raw(offset: u64) -> KafkaOffset {
     KafkaOffset::Offset(i64::try_from(offset).unwrap_or(i64::MAX))
 }
 
-/// First or last offsets of partitions, in one request per broker. Partitions without a leader are left out.
+/// First or last offsets of partitions, in one request per topic and broker. Partitions that cannot be asked for, because
+/// their topic is gone or they have no leader, are left out; an error means that no topic could be asked.
 pub(crate) fn bounds<C: ConsumerContext>(
     shared: &Shared,
     consumer: &BaseConsumer<C>,
     partitions: &[usize],
     which: KafkaOffset,
     timeout: Duration,
-) -> Result<Vec<(usize, u64)>, rdkafka::error::KafkaError> {
-    if partitions.is_empty() {
-        return Ok(Vec::new());
+) -> Result<Vec<(usize, u64)>, KafkaError> {
+    let mut known = Vec::new();
+    let mut failed = None;
+    let mut answered = false;
+    for topic in Topic::ALL {
+        let of_topic = |dense: &usize| shared.shape.partition(*dense).is_some_and(|p| p.topic == topic);
+        let mut list = TopicPartitionList::new();
+        partitions.iter().copied().filter(of_topic).for_each(|dense| shared.intake.enter(&mut list, dense, which));
+        if list.count() == 0 {
+            continue;
+        }
+        match consumer.offsets_for_times(list, timeout) {
+            Ok(answer) => {
+                answered = true;
+                known.extend(answer.elements().into_iter().filter_map(|element| {
+                    element.error().ok()?;
+                    let KafkaOffset::Offset(offset) = element.offset() else { return None };
+                    let dense = shared.intake.dense(element.topic(), element.partition())?;
+                    Some((dense, u64::try_from(offset).ok()?))
+                }));
+            }
+            Err(error) => failed = Some(error),
+        }
     }
-    let mut list = TopicPartitionList::new();
-    partitions.iter().for_each(|&dense| shared.intake.enter(&mut list, dense, which));
-    let answer = consumer.offsets_for_times(list, timeout)?;
-    let known = answer.elements().into_iter().filter_map(|element| {
-        element.error().ok()?;
-        let KafkaOffset::Offset(offset) = element.offset() else { return None };
-        Some((shared.intake.dense(element.topic(), element.partition())?, u64::try_from(offset).ok()?))
-    });
-    Ok(known.collect())
+    match failed {
+        Some(error) if !answered => Err(error),
+        _ => Ok(known),
+    }
 }

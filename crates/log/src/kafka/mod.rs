@@ -20,7 +20,9 @@ mod intake;
 mod metrics;
 mod options;
 mod outbox;
+mod pending;
 mod producer;
+mod sender;
 mod shared;
 mod side;
 mod topics;
@@ -49,7 +51,7 @@ use crate::error::{AppendError, OpenError, ReadError, TrimError};
 use crate::event_log::{EventLog, Health, Record, SnapshotBase};
 use crate::owner::Owner;
 use feed::Taken;
-use producer::Sender;
+use sender::Sender;
 use shared::{Names, Shared, read_error};
 use side::Side;
 use topics::{Admin, Kind};
@@ -200,7 +202,7 @@ impl KafkaLog {
 
     /// Compares the topics with what the log was made with, and writes that down when nobody has.
     fn compare(options: &KafkaOptions, cluster: &str, shape: Shape) -> Result<(), OpenError> {
-        let rules = ControlTopic::open(options, "rules", |_| ())?;
+        let rules = ControlTopic::read(options, "rules", |_| ())?;
         let now = Made { cluster: cluster.to_owned(), room_partitions: shape.room, user_partitions: shape.user };
         let written = rules.get(LOG_KEY.as_bytes()).and_then(|record| record.value);
         let Some(written) = written else {

@@ -299,6 +299,8 @@ impl KafkaOptions {
             .set("fetch.wait.max.ms", "200")
             .set("fetch.queue.backoff.ms", "10")
             .set("topic.metadata.refresh.interval.ms", "10000")
+            // While a partition's leader is being looked for, as at the start of every read on demand.
+            .set("topic.metadata.refresh.fast.interval.ms", "20")
             .set("receive.message.max.bytes", (128 << 20).to_string());
         self.with_extra(config)
     }

@@ -8,7 +8,6 @@
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use barrage_event::{Offset, Position};
@@ -18,31 +17,27 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message};
 use rdkafka::producer::{BaseProducer, BaseRecord, ProducerContext};
 
-use crate::ack::{Ack, Positions};
-use crate::batch::AppendBatch;
-use crate::error::{AppendError, OpenError};
-use crate::kafka::outbox::{self, Batch, Lane, Outbox, Tag};
+use crate::kafka::outbox::{Lane, Outbox, Tag};
 use crate::kafka::shared::{Seldom, Shared, locked};
-use crate::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX, RECORD_BYTES_MAX};
 
 /// How long the thread waits for reports before it looks at its other duties.
 const TICK: Duration = Duration::from_millis(10);
 
 /// Most log lines about refusals are the same; each kind speaks seldom.
 #[derive(Debug, Default)]
-struct Speech {
+pub(crate) struct Speech {
     refused: Seldom,
     failed: Seldom,
 }
 
 /// Everything under the outbox's lock.
-struct Sending {
-    outbox: Outbox,
-    main: Option<Arc<LaneProducer>>,
-    probe: Option<Arc<LaneProducer>>,
+pub(crate) struct Sending {
+    pub(crate) outbox: Outbox,
+    pub(crate) main: Option<Arc<LaneProducer>>,
+    pub(crate) probe: Option<Arc<LaneProducer>>,
     /// librdkafka's own queue was full: something may go that no report will remind us of.
-    full: bool,
-    speech: Speech,
+    pub(crate) full: bool,
+    pub(crate) speech: Speech,
 }
 
 impl fmt::Debug for Sending {
@@ -51,13 +46,13 @@ impl fmt::Debug for Sending {
     }
 }
 
-type LaneProducer = BaseProducer<Reports>;
+pub(crate) type LaneProducer = BaseProducer<Reports>;
 
 /// Takes the reports of one producer.
-struct Reports {
+pub(crate) struct Reports {
     core: Arc<Core>,
     lane: Lane,
-    generation: u64,
+    pub(crate) generation: u64,
 }
 
 impl ClientContext for Reports {
@@ -83,7 +78,7 @@ impl ProducerContext for Reports {
                 Ok(offset) => self.core.delivered(*tag, offset),
                 // Kafka had it twice and does not tell where. An append is answered with true offsets only.
                 Err(_) => {
-                    self.core.failed(tag.lane, tag.generation, "a record is durable at an offset that is not known")
+                    self.core.failed(tag.lane, tag.generation, "a record is durable at an offset that is not known");
                 }
             },
             Err((error, _)) => self.core.undelivered(*tag, error),
@@ -93,21 +88,14 @@ impl ProducerContext for Reports {
 
 /// The state behind a [`Sender`].
 #[derive(Debug)]
-struct Core {
-    shared: Arc<Shared>,
-    sending: Mutex<Sending>,
+pub(crate) struct Core {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) sending: Mutex<Sending>,
     /// Signals that nothing is unacknowledged any more.
-    drained: Condvar,
+    pub(crate) drained: Condvar,
     /// Acknowledgements came that nobody was told of yet.
-    news: AtomicBool,
-    stop: AtomicBool,
-}
-
-/// Appends to the data topics.
-#[derive(Debug)]
-pub(crate) struct Sender {
-    core: Arc<Core>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    pub(crate) news: AtomicBool,
+    pub(crate) stop: AtomicBool,
 }
 
 /// Errors that say something of a producer, not of a record.
@@ -128,7 +116,7 @@ fn is_producers(code: RDKafkaErrorCode) -> bool {
 }
 
 impl Core {
-    fn create(self: &Arc<Self>, lane: Lane, generation: u64) -> Result<LaneProducer, KafkaError> {
+    pub(crate) fn create(self: &Arc<Self>, lane: Lane, generation: u64) -> Result<LaneProducer, KafkaError> {
         let role = match lane {
             Lane::Main => "append",
             Lane::Probe => "probe",
@@ -138,7 +126,7 @@ impl Core {
     }
 
     /// Hands over what may go of one partition.
-    fn pump(&self, sending: &mut Sending, dense: usize, now: Instant) {
+    pub(crate) fn pump(&self, sending: &mut Sending, dense: usize, now: Instant) {
         let Some(partition) = self.shared.shape.partition(dense) else { return };
         let topic = self.shared.names.of(partition.topic);
         let mut failed = None;
@@ -187,6 +175,7 @@ impl Core {
         };
         if let Some(bytes) = outcome.bytes {
             self.shared.raise_end(tag.dense, offset + 1);
+            self.shared.heard();
             self.shared.metrics.append_records.inc();
             self.shared.metrics.append_bytes.inc_by(bytes as u64);
         }
@@ -238,7 +227,7 @@ impl Core {
         }
     }
 
-    fn failed(&self, lane: Lane, generation: u64, reason: &str) {
+    pub(crate) fn failed(&self, lane: Lane, generation: u64, reason: &str) {
         let mut sending = locked(&self.sending);
         self.replace_later(&mut sending, lane, generation, reason, Instant::now());
     }
@@ -292,7 +281,7 @@ impl Core {
         }
     }
 
-    fn run(self: Arc<Self>) {
+    pub(crate) fn run(self: Arc<Self>) {
         while !self.stop.load(Ordering::Acquire) {
             let (main, probe) = {
                 let sending = locked(&self.sending);
@@ -327,144 +316,10 @@ impl Core {
 }
 
 /// Lets a producer go on a thread of its own: librdkafka waits for its own threads, and nobody should wait with it.
-fn discard(producer: Option<Arc<LaneProducer>>) {
+pub(crate) fn discard(producer: Option<Arc<LaneProducer>>) {
     let Some(producer) = producer else { return };
     let name = "kafka-discard".to_owned();
     if let Err(error) = std::thread::Builder::new().name(name).spawn(move || drop(producer)) {
         tracing::warn!(%error, "no thread to end a producer in; it ends here");
-    }
-}
-
-impl Sender {
-    pub(crate) fn start(shared: &Arc<Shared>) -> Result<Self, OpenError> {
-        let core = Arc::new(Core {
-            shared: Arc::clone(shared),
-            sending: Mutex::new(Sending {
-                outbox: Outbox::new(shared.shape.total()),
-                main: None,
-                probe: None,
-                full: false,
-                speech: Speech::default(),
-            }),
-            drained: Condvar::new(),
-            news: AtomicBool::new(false),
-            stop: AtomicBool::new(false),
-        });
-        let generation = locked(&core.sending).outbox.retire(Lane::Main);
-        let main = core.create(Lane::Main, generation);
-        let main = main.map_err(|error| shared.options.refuse("make a producer", error))?;
-        {
-            let mut sending = locked(&core.sending);
-            sending.main = Some(Arc::new(main));
-            sending.outbox.opened(Lane::Main);
-        }
-        let run = Arc::clone(&core);
-        let thread = std::thread::Builder::new().name("kafka-append".to_owned()).spawn(move || run.run());
-        let thread = thread.map_err(|error| shared.options.refuse("start the thread of the producer", error))?;
-        Ok(Self { core, thread: Mutex::new(Some(thread)) })
-    }
-
-    /// What a topic takes for sure, in bytes of one record.
-    pub(crate) fn set_safe_bytes(&self, dense: usize, bytes: usize) {
-        locked(&self.core.sending).outbox.set_safe_bytes(dense, bytes);
-    }
-
-    pub(crate) fn append(&self, batch: &mut AppendBatch) -> Result<Ack, AppendError> {
-        let shared = &self.core.shared;
-        self.check(batch)?;
-        if shared.closed.load(Ordering::Acquire) {
-            return Err(AppendError::Closed);
-        }
-        if batch.is_empty() {
-            return Ok(Ack::ready(Ok(Positions::new())));
-        }
-        // Copied before the lock: others append meanwhile.
-        let now = Instant::now();
-        let (kept, ack) = Batch::new(batch.buffer().into(), batch.len(), now);
-        let mut sending = locked(&self.core.sending);
-        if sending.outbox.closing {
-            return Err(AppendError::Closed);
-        }
-        let pending_bytes = sending.outbox.bytes();
-        let pending_bytes_max = shared.options.pending_bytes_max;
-        // One batch is taken however small the limit is: it could never be appended otherwise.
-        if pending_bytes > 0 && pending_bytes + batch.bytes() > pending_bytes_max {
-            shared.metrics.append_refused.inc();
-            return Err(AppendError::Full { pending_bytes, pending_bytes_max });
-        }
-        let mut start = 0;
-        for (index, (partition, record)) in batch.iter().enumerate() {
-            if let Some(dense) = shared.shape.dense(partition) {
-                sending.outbox.push(dense, &kept, start, start + record.len(), index);
-                self.core.pump(&mut sending, dense, now);
-            }
-            start += record.len();
-        }
-        shared.metrics.pending_bytes.set(i64::try_from(sending.outbox.bytes()).unwrap_or(i64::MAX));
-        drop(sending);
-        batch.clear();
-        Ok(ack)
-    }
-
-    fn check(&self, batch: &AppendBatch) -> Result<(), AppendError> {
-        let shape = self.core.shared.shape;
-        for (partition, bytes) in batch.iter() {
-            if shape.dense(partition).is_none() {
-                return Err(AppendError::UnknownPartition { partition, partitions: shape.of(partition.topic) });
-            }
-            if bytes.len() > RECORD_BYTES_MAX {
-                return Err(AppendError::RecordTooLarge { partition, bytes: bytes.len(), bytes_max: RECORD_BYTES_MAX });
-            }
-        }
-        if batch.bytes() > BATCH_BYTES_MAX || batch.len() > BATCH_RECORDS_MAX {
-            return Err(AppendError::BatchTooLarge {
-                records: batch.len(),
-                bytes: batch.bytes(),
-                records_max: BATCH_RECORDS_MAX,
-                bytes_max: BATCH_BYTES_MAX,
-            });
-        }
-        Ok(())
-    }
-
-    /// Takes nothing more, waits for what is unacknowledged, and gives up the rest.
-    pub(crate) fn close(&self, wait: Duration) {
-        let core = &self.core;
-        let mut sending = locked(&core.sending);
-        sending.outbox.closing = true;
-        let more = |sending: &mut Sending| !sending.outbox.is_empty();
-        let waited = core.drained.wait_timeout_while(sending, wait, more);
-        let mut sending = waited.unwrap_or_else(std::sync::PoisonError::into_inner).0;
-        let left = sending.outbox.abandon();
-        let producers = [sending.main.take(), sending.probe.take()];
-        drop(sending);
-        if !left.is_empty() {
-            let appends = left.len();
-            tracing::error!(
-                appends,
-                "closed before Kafka acknowledged these appends; whoever waits for them is told so"
-            );
-        }
-        outbox::close(left);
-        core.stop.store(true, Ordering::Release);
-        if let Some(thread) = locked(&self.thread).take() {
-            let _ = thread.join();
-        }
-        // What it still has is forgotten: nobody is told that it is durable.
-        for producer in producers {
-            discard(producer);
-        }
-    }
-}
-
-#[cfg(any(test, feature = "test-util"))]
-impl Sender {
-    /// Treats the main producer as failed, as after a fatal error.
-    pub(crate) fn fail(&self, reason: &str) {
-        use rdkafka::producer::Producer as _;
-        let main = locked(&self.core.sending).main.clone();
-        if let Some(main) = main {
-            self.core.failed(Lane::Main, main.context().generation, reason);
-        }
     }
 }

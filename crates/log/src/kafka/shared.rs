@@ -69,6 +69,8 @@ pub(crate) struct Shared {
     /// Feeds of the group.
     pub(crate) intake: Intake,
     wrong: Mutex<Wrong>,
+    /// Whether `wrong` says so, for a look without the lock.
+    unreachable: AtomicBool,
     pub(crate) closed: AtomicBool,
     generation: AtomicU64,
     waiting: AtomicUsize,
@@ -96,6 +98,7 @@ impl Shared {
             changed: Mutex::new(vec![None; shape.total()]),
             any_changed: AtomicBool::new(false),
             wrong: Mutex::default(),
+            unreachable: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             generation: AtomicU64::new(1),
             waiting: AtomicUsize::new(0),
@@ -167,11 +170,19 @@ impl Shared {
             }
             Err(_) => {}
         }
+        self.unreachable.store(wrong.unreachable.is_some(), Ordering::Release);
         self.metrics.unreachable.set(wrong.unreachable.is_some().into());
     }
 
     pub(crate) fn is_unreachable(&self) -> bool {
-        locked(&self.wrong).unreachable.is_some()
+        self.unreachable.load(Ordering::Acquire)
+    }
+
+    /// Something came from the cluster, so it is there.
+    pub(crate) fn heard(&self) {
+        if self.is_unreachable() {
+            self.reachable(Ok(()));
+        }
     }
 
     /// Says what is wrong with the topics, or that all is right again.

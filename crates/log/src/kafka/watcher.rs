@@ -13,7 +13,7 @@ use crate::error::OpenError;
 use crate::kafka::feed::Broken;
 use crate::kafka::intake::bounds;
 use crate::kafka::options::RECORD_SLACK;
-use crate::kafka::producer::Sender;
+use crate::kafka::sender::Sender;
 use crate::kafka::shared::{Shared, locked};
 use crate::kafka::topics::Admin;
 
@@ -158,9 +158,11 @@ impl Watch {
             }
             // Log lines and errors of the client come out of this.
             while self.admin.asker_poll() {}
-            let outcome = self.ends();
-            self.shared.reachable(outcome.as_ref().map(|()| ()).map_err(String::as_str));
-            if outcome.is_ok() && looked.elapsed() >= topics_every {
+            match self.ends() {
+                Ok(()) => self.shared.reachable(Ok(())),
+                Err(reason) => self.shared.reachable(Err(&reason)),
+            }
+            if looked.elapsed() >= topics_every {
                 looked = Instant::now();
                 if let Err(reason) = self.starts().and_then(|()| self.topics()) {
                     tracing::warn!(reason, "the topics could not be checked");

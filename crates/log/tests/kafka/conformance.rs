@@ -1,7 +1,5 @@
 //! The log in Kafka does what every log must do, on a real broker.
 
-#![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
-
 use std::sync::Arc;
 
 use barrage_kafka_fixture::{Broker, prefix};
