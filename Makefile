@@ -5,7 +5,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test lint audit bench fmt torture kafka kafka-stop clean-data
+.PHONY: help setup build run test lint audit check-deploy bench fmt torture kafka kafka-stop clean-data
 
 # One file or several, played by `make run`; empty: a simulated evening.
 FILE ?=
@@ -23,7 +23,7 @@ N ?=
 help: ## This list
 	@echo "Barrage: live-room numbers from IM callbacks"
 	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "  make run FILE=room.jsonl.gz   plays a recording instead of the simulated evening"
 	@echo "  make run SPEED=max ONCE=1     as fast as it goes, and stops at the end"
@@ -45,6 +45,9 @@ lint: setup ## Format, clippy, documentation and dependencies; a warning is an e
 
 audit: setup ## Licences, sources and duplicates of the dependencies (part of lint)
 	@scripts/audit.sh
+
+check-deploy: ## Checks image, compose, Kubernetes and alerts with the tools that are there; says what it skips
+	@scripts/check-deploy.sh
 
 bench: setup ## Measures; prints the machine, the commit and ratios to bare ceilings (ARGS=--quick)
 	@scripts/bench.sh $(ARGS)
