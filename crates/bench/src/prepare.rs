@@ -7,8 +7,8 @@ use anyhow::{Context as _, Result};
 use barrage_event::routes::partition_of;
 use barrage_event::rules::Compiled;
 use barrage_event::{Callback, Partition, Stamp, callback};
-use barrage_ingest::Appender;
-use barrage_log::{Ack, AppendBatch, AppendError, EmbeddedLog, EmbeddedOptions, EventLog, Metrics};
+use barrage_ingest::{Appender, Durable};
+use barrage_log::{AppendBatch, AppendError, EmbeddedLog, EmbeddedOptions, EventLog, Metrics};
 use prometheus_client::registry::Registry;
 
 use crate::clock::now_ms;
@@ -40,7 +40,7 @@ pub(crate) struct Filler {
     appender: Appender,
     rules: Compiled,
     body: Vec<u8>,
-    last: Option<Ack>,
+    last: Option<Durable>,
     registry: Registry,
     records: u64,
     span_ms: i64,
@@ -151,7 +151,7 @@ fn stamp(appender: &Appender, rules: &Compiled, callback: &Callback<'_>, receive
 }
 
 /// Waits for the last append, and with it for all before.
-fn wait(last: &mut Option<Ack>) -> Result<()> {
+fn wait(last: &mut Option<Durable>) -> Result<()> {
     if let Some(ack) = last.take() {
         ack.wait()?;
     }

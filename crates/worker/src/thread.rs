@@ -13,8 +13,11 @@ use crate::shared::Shared;
 
 /// Longest time a thread waits for the log before it looks around.
 const WAIT_MAX: Duration = Duration::from_millis(200);
-/// The same while a read may ask for a commit.
-const WAIT_DIRTY: Duration = Duration::from_millis(10);
+/// Pause between two looks at the log while changes wait for their commit. Reads see commits only, and those come ten
+/// times later, so looking at every group of records as it arrives would only take the processor from the requests.
+const PACE: Duration = Duration::from_millis(10);
+/// How much requests are preferred when the processor is scarce: a callback has two seconds, a commit has not.
+const NICENESS: i32 = 5;
 
 /// What a thread is told. Dropping a command unread is telling its sender that it is done with.
 pub(crate) enum Command {
@@ -52,6 +55,8 @@ impl PartitionThread {
 
     /// Runs until it is told to stop; then what could not be closed.
     pub(crate) fn run(mut self) -> Result<(), String> {
+        // Of this thread alone, on Linux. A system that refuses has no less right numbers.
+        let _ = rustix::process::nice(NICENESS);
         let log = Arc::clone(&self.common.log);
         let commit = loop {
             // Before the commands: one that comes later ends the wait below.
@@ -65,7 +70,10 @@ impl PartitionThread {
             }
             self.close_parked();
             if !busy {
-                log.wait(seen, self.patience());
+                match self.commit_due() {
+                    Some(due) => std::thread::sleep(due.saturating_duration_since(Instant::now()).min(PACE)),
+                    None => drop(log.wait(seen, WAIT_MAX)),
+                }
             }
         };
         let mut failed = Vec::new();
@@ -82,9 +90,8 @@ impl PartitionThread {
         if failed.is_empty() { Ok(()) } else { Err(failed.join("; ")) }
     }
 
-    fn patience(&self) -> Duration {
-        let due = self.runners.values().filter_map(Runner::commit_due).min();
-        due.map_or(WAIT_MAX, |due| due.saturating_duration_since(Instant::now()).min(WAIT_DIRTY))
+    fn commit_due(&self) -> Option<Instant> {
+        self.runners.values().filter_map(Runner::commit_due).min()
     }
 
     /// Does what it is told; whether to commit before the end when that is to stop.

@@ -9,8 +9,8 @@ use super::{Config, Origin, Problem, Problems, check};
 use crate::cli::ConfigArgs;
 
 /// Sections that the environment can set, as `BARRAGE_SECTION_KEY`.
-const SECTIONS: [&str; 10] =
-    ["listen", "log", "kafka", "ingest", "spool", "worker", "query", "grpc", "admin", "diagnostics"];
+const SECTIONS: [&str; 11] =
+    ["listen", "log", "kafka", "ingest", "spool", "worker", "snapshot", "query", "grpc", "admin", "diagnostics"];
 /// The key outside of every section.
 const DATA_DIR: &str = "BARRAGE_DATA_DIR";
 /// Variables with this start that are read elsewhere.

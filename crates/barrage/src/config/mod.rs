@@ -10,12 +10,16 @@ mod problem;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 use barrage_event::rules::RuleSet;
 use barrage_ingest::{IngestOptions, SpoolOptions};
 use barrage_log::{EmbeddedOptions, KafkaOptions};
 use barrage_query::{AdminOptions, OwnerOptions, QueryOptions};
+use barrage_snapshot::{SnapshotError, SnapshotStore};
 use barrage_state::StateOptions;
+use barrage_worker::SnapshotOptions;
 use serde::Deserialize;
 
 use crate::cli::LogFormat;
@@ -42,6 +46,8 @@ pub struct Config {
     pub spool: SpoolOptions,
     /// The partition workers.
     pub worker: WorkerSection,
+    /// Copies of the numbers, from which a partition begins that comes to an empty disk.
+    pub snapshot: SnapshotSection,
     /// Reads.
     pub query: QueryOptions,
     /// Questions of other processes about the partitions of this one.
@@ -64,6 +70,7 @@ impl Default for Config {
             ingest: IngestOptions::default(),
             spool: SpoolOptions::default(),
             worker: WorkerSection::default(),
+            snapshot: SnapshotSection::default(),
             query: QueryOptions::default(),
             grpc: OwnerOptions::default(),
             admin: AdminOptions::default(),
@@ -159,6 +166,59 @@ impl WorkerSection {
             .filter(|(_, value, min, max)| !(min..=max).contains(&value))
             .map(|(key, value, min, max)| (key, format!("it must be {min} to {max}, not {value}")))
             .collect()
+    }
+}
+
+/// What may be set of snapshots.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SnapshotSection {
+    /// Where they are kept: a folder, or `s3://BUCKET/PREFIX` with the usual `AWS_…` variables. Unset by default: none
+    /// are taken, and a partition that comes to an empty disk reads its log from the start.
+    pub url: Option<String>,
+    /// Time between two snapshots of a partition, in s, 1 to 604,800. Default 600.
+    pub every_s: u64,
+    /// Snapshots of a partition that are kept, 1 to 1,000. Default 3.
+    pub keep: usize,
+    /// A store that is this many records behind the log is replaced by a snapshot, if there is a later one, 0 to 10^12.
+    /// Default 1,000,000.
+    pub restore_lag_records: u64,
+    /// Whether one more is taken when the process stops. Default false: stopping would wait for the upload.
+    pub at_stop: bool,
+}
+
+impl Default for SnapshotSection {
+    fn default() -> Self {
+        Self { url: None, every_s: 600, keep: 3, restore_lag_records: 1_000_000, at_stop: false }
+    }
+}
+
+impl SnapshotSection {
+    /// Everything that is out of range: key and what is wrong.
+    pub(crate) fn problems(&self) -> Vec<(&'static str, String)> {
+        let keep = u64::try_from(self.keep).unwrap_or(u64::MAX);
+        [
+            ("every_s", self.every_s, 1, 604_800),
+            ("keep", keep, 1, 1_000),
+            ("restore_lag_records", self.restore_lag_records, 0, 1_000_000_000_000),
+        ]
+        .into_iter()
+        .filter(|(_, value, min, max)| !(min..=max).contains(&value))
+        .map(|(key, value, min, max)| (key, format!("it must be {min} to {max}, not {value}")))
+        .collect()
+    }
+
+    /// The workers' part of it.
+    pub(crate) fn options(&self) -> Result<Option<SnapshotOptions>, SnapshotError> {
+        let Some(url) = &self.url else { return Ok(None) };
+        let store = SnapshotStore::open(url, std::env::vars())?;
+        Ok(Some(SnapshotOptions {
+            every: Duration::from_secs(self.every_s),
+            keep: self.keep,
+            restore_lag: self.restore_lag_records,
+            at_stop: self.at_stop,
+            ..SnapshotOptions::new(Arc::new(store))
+        }))
     }
 }
 

@@ -91,7 +91,7 @@ impl Parts {
         let api_key = crate::api_key::of_server(std::env::var(crate::api_key::VARIABLE).ok(), data_dir)?;
         let as_log: Arc<dyn EventLog> = Arc::clone(&log) as Arc<dyn EventLog>;
         let statistics = crate::statistics::statistics();
-        let worker = Worker::start(&worker_options(&config), Arc::clone(&as_log), statistics, &mut registry)?;
+        let worker = Worker::start(&worker_options(&config)?, Arc::clone(&as_log), statistics, &mut registry)?;
         let stores = worker.stores();
         let metrics = barrage_ingest::Metrics::register(&mut registry);
         let query_metrics = barrage_query::Metrics::register(&mut registry);
@@ -182,7 +182,7 @@ impl Parts {
         let mut local = None;
         if role.projects() {
             let statistics = crate::statistics::statistics();
-            let options = worker_options(&config);
+            let options = worker_options(&config)?;
             let started = Worker::start_without_partitions(&options, Arc::clone(&as_log), statistics, &mut registry)?;
             local = Some(Local::new(started.stores(), config.query.scans_in_flight_max));
             if let (Some(table), Some(topic), Some(address)) = (&table, owners_topic, grpc) {
@@ -369,7 +369,7 @@ fn remember(path: &Path, known: &KnownLog) -> anyhow::Result<()> {
         .with_context(|| format!("{} cannot be written", path.display()))
 }
 
-fn worker_options(config: &Config) -> WorkerOptions {
+fn worker_options(config: &Config) -> anyhow::Result<WorkerOptions> {
     let mut options = WorkerOptions::new(config.data_dir.clone());
     let section = &config.worker;
     if section.threads > 0 {
@@ -378,7 +378,8 @@ fn worker_options(config: &Config) -> WorkerOptions {
     options.commit_interval = Duration::from_millis(section.commit_interval_ms);
     options.overlay_bytes = section.overlay_bytes;
     options.state = section.state_options();
-    options
+    options.snapshots = config.snapshot.options().context("snapshots cannot be kept")?;
+    Ok(options)
 }
 
 /// The version of the rules that a partition's store has, if it can be told.

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
 use barrage_ingest::{IngestOptions, Secret};
-use barrage_log::EventLog as _;
 use barrage_query::{Admin, Api, OwnerService};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -121,9 +120,10 @@ fn admin(parts: &Parts, listener: tokio::net::TcpListener, until: impl Future<Ou
     if let Some(local) = &parts.local {
         admin = admin.of_stores(local.stores());
     }
-    if let Some(log) = parts.kafka() {
+    if let (Some(log), None) = (parts.kafka(), parts.spool()) {
         let watched = Arc::clone(log);
-        // What is wrong with the topics needs a person; what is not reached mends itself.
+        // What is wrong with the topics needs a person; what is not reached mends itself. Where there is a spool callbacks
+        // are taken all the same, and an endpoint that is taken out of service would lose them.
         admin = admin.with_check(move || watched.problem().iter().map(ToString::to_string).collect());
     }
     if let Some(spool) = parts.spool() {

@@ -19,7 +19,9 @@ pub(super) type Changed = mpsc::Receiver<()>;
 /// Opens the topic; every change of it is told.
 pub(super) fn open(options: &KafkaOptions, tell: mpsc::Sender<()>) -> Result<ControlTopic, barrage_log::OpenError> {
     // Nobody listens any more when the process stops.
-    ControlTopic::open(options, TOPIC, move |_| drop(tell.send(())))
+    ControlTopic::open(options, TOPIC, move |_| {
+        let _ = tell.send(());
+    })
 }
 
 /// The thread that follows the topic.
