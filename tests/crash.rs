@@ -14,7 +14,7 @@ use barrage_log::LogReader;
 use barrage_projection::Reader as _;
 use barrage_replay::{Line, LineKind, Options, Progress, Recording, Stop, Target, read_ledger, replay};
 use barrage_state::{PartitionDir, Store};
-use common::{Server, escape, get, hashes, run};
+use common::{Server, all_reads, hashes, run};
 use serde_json::Value as Json;
 
 /// Seed of the evening and of the moments of death; printed, so that a failure can be had again.
@@ -114,30 +114,6 @@ fn bodies(log: &Path) -> BTreeMap<Vec<u8>, u64> {
     counts
 }
 
-/// Every read about every room and user of the evening, without what differs from run to run.
-fn all_reads(server: &Server, truth: &Json) -> BTreeMap<String, Json> {
-    let at = truth["last_ms"].as_i64().expect("a time") + 3_600_000;
-    let mut reads = BTreeMap::new();
-    let mut read = |path: String| {
-        let (status, mut answer) = get(&server.query, &path);
-        if let Some(fields) = answer.as_object_mut() {
-            fields.remove("as_of");
-        }
-        reads.insert(path, serde_json::json!([status, answer]));
-    };
-    read(format!("/v1/rooms?sort=messages&limit=1000&at={at}"));
-    for room in truth["rooms"].as_object().expect("rooms").keys() {
-        let room = escape(room);
-        read(format!("/v1/rooms/{room}?at={at}"));
-        read(format!("/v1/rooms/{room}/minutes?from=0&to={at}&limit=1000&at={at}"));
-        read(format!("/v1/rooms/{room}/viewers?sort=messages&limit=1000&at={at}"));
-    }
-    for user in truth["users"].as_object().expect("users").keys() {
-        read(format!("/v1/users/{}?at={at}", escape(user)));
-    }
-    reads
-}
-
 #[test]
 fn crash_after_crash_loses_nothing_and_counts_nothing_twice() {
     let rounds: u64 = std::env::var("TORTURE").ok().and_then(|t| t.parse().ok()).unwrap_or(20);
@@ -195,7 +171,7 @@ fn crash_after_crash_loses_nothing_and_counts_nothing_twice() {
     // The state that lived through it is the state of a clean replay of the same log.
     let lived = Server::start(&data);
     let status = lived.drained();
-    let reads = all_reads(&lived, &truth);
+    let reads = all_reads(&lived.query, &truth);
     lived.stop();
     let clean = dir.path().join("clean");
     copy(&data.join("log"), &clean.join("log"));
@@ -213,7 +189,7 @@ fn crash_after_crash_loses_nothing_and_counts_nothing_twice() {
     let quiet = Server::start(&dir.path().join("quiet"));
     quiet.replay(recording.as_ref());
     quiet.drained();
-    let expected = all_reads(&quiet, &truth);
+    let expected = all_reads(&quiet.query, &truth);
     let differing: Vec<_> =
         expected.iter().filter(|(path, answer)| reads.get(*path) != Some(*answer)).map(|(path, _)| path).collect();
     assert!(

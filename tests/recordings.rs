@@ -4,18 +4,10 @@
 
 mod common;
 
-use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use common::{Server, differences, get, hashes, wait_until};
+use common::{Server, differences, get, hashes, recording_in, wait_until};
 use serde_json::Value as Json;
-
-fn expected(file: &Path) -> Json {
-    let file = std::fs::File::open(file).expect("the expected totals beside the recording");
-    let mut text = String::new();
-    flate2::read::GzDecoder::new(file).read_to_string(&mut text).expect("gzip");
-    serde_json::from_str(&text).expect("JSON")
-}
 
 fn plays_without_a_difference(name: &str, callbacks: u64, throttled: u64) {
     let Some(folder) = std::env::var_os("BARRAGE_RECORDINGS").map(PathBuf::from) else {
@@ -24,9 +16,9 @@ fn plays_without_a_difference(name: &str, callbacks: u64, throttled: u64) {
     };
     let dir = tempfile::tempdir().expect("a directory");
     let server = Server::start(dir.path());
-    server.replay(&folder.join(format!("{name}.jsonl.gz")));
+    let (recording, expected) = recording_in(&folder.join(name));
+    server.replay(&recording);
     let status = server.drained();
-    let expected = expected(&folder.join(format!("{name}.expected.json.gz")));
     let counted: u64 = expected["callbacks"].as_object().expect("a map").values().filter_map(Json::as_u64).sum();
     assert_eq!(counted, callbacks, "the recording is another one");
     let found = differences(&server, &expected, false);

@@ -1,6 +1,8 @@
 //! The real program as a child process, and a plain client for what it answers.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub(crate) mod cluster;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -127,7 +129,15 @@ impl Drop for Server {
 
 /// Runs the program to its end: exit code and both outputs.
 pub(crate) fn run<'a>(arguments: impl IntoIterator<Item = &'a str>) -> (i32, String) {
-    let output = Command::new(BARRAGE).args(arguments).stdin(Stdio::null()).output().expect("the program runs");
+    run_with(arguments, &[])
+}
+
+/// The same with variables of the environment.
+pub(crate) fn run_with<'a>(
+    arguments: impl IntoIterator<Item = &'a str>,
+    environment: &[(&str, &str)],
+) -> (i32, String) {
+    let output = Command::new(BARRAGE).args(arguments).envs(environment.iter().copied()).stdin(Stdio::null()).output().expect("the program runs");
     let text = [output.stdout, output.stderr].concat();
     (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&text).into_owned())
 }
@@ -198,6 +208,11 @@ pub(crate) fn hashes(status: &Json) -> BTreeMap<String, (String, String)> {
 
 /// Differences between what is answered and what an expected file says, in every figure that message counts have.
 pub(crate) fn differences(server: &Server, expected: &Json, by_world: bool) -> Vec<String> {
+    differences_at(&server.query, expected, by_world)
+}
+
+/// The same of a query service at this URL.
+pub(crate) fn differences_at(query: &str, expected: &Json, by_world: bool) -> Vec<String> {
     let mut differences = Vec::new();
     let mut same = |what: String, found: &Json, wanted: &Json| {
         // A type that never occurred is left out of either.
@@ -209,7 +224,7 @@ pub(crate) fn differences(server: &Server, expected: &Json, by_world: bool) -> V
     };
     let rooms = expected["rooms"].as_object().expect("rooms");
     for (room, wanted) in rooms {
-        let (status, answer) = get(&server.query, &format!("/v1/rooms/{}", escape(room)));
+        let (status, answer) = get(query, &format!("/v1/rooms/{}", escape(room)));
         let found = &answer["messages"];
         if status != 200 {
             let silent = wanted["messages"] == 0 && wanted["attempts_by_type"].as_object().is_none_or(|a| a.is_empty());
@@ -232,7 +247,7 @@ pub(crate) fn differences(server: &Server, expected: &Json, by_world: bool) -> V
         }
     }
     for (user, wanted) in expected["users"].as_object().expect("users") {
-        let (status, answer) = get(&server.query, &format!("/v1/users/{}", escape(user)));
+        let (status, answer) = get(query, &format!("/v1/users/{}", escape(user)));
         let found = if status == 200 { answer["messages"]["delivered"].clone() } else { Json::from(0) };
         same(format!("{user}: delivered"), &found, &wanted["messages"]);
         if by_world {
@@ -240,4 +255,37 @@ pub(crate) fn differences(server: &Server, expected: &Json, by_world: bool) -> V
         }
     }
     differences
+}
+
+/// Every read about every room and user of the evening, without what differs from run to run.
+pub(crate) fn all_reads(query: &str, truth: &Json) -> BTreeMap<String, Json> {
+    let at = truth["last_ms"].as_i64().expect("a time") + 3_600_000;
+    let mut reads = BTreeMap::new();
+    let mut read = |path: String| {
+        let (status, mut answer) = get(query, &path);
+        if let Some(fields) = answer.as_object_mut() {
+            fields.remove("as_of");
+        }
+        reads.insert(path, serde_json::json!([status, answer]));
+    };
+    read(format!("/v1/rooms?sort=messages&limit=1000&at={at}"));
+    for room in truth["rooms"].as_object().expect("rooms").keys() {
+        let room = escape(room);
+        read(format!("/v1/rooms/{room}?at={at}"));
+        read(format!("/v1/rooms/{room}/minutes?from=0&to={at}&limit=1000&at={at}"));
+        read(format!("/v1/rooms/{room}/viewers?sort=messages&limit=1000&at={at}"));
+    }
+    for user in truth["users"].as_object().expect("users").keys() {
+        read(format!("/v1/users/{}?at={at}", escape(user)));
+    }
+    reads
+}
+
+/// A recording, named without its ending, and what an independent program counted in it.
+pub(crate) fn recording_in(name: &Path) -> (PathBuf, Json) {
+    let with = |ending: &str| PathBuf::from(format!("{}{ending}", name.display()));
+    let file = File::open(with(".expected.json.gz")).expect("the expected totals beside the recording");
+    let mut text = String::new();
+    flate2::read::GzDecoder::new(file).read_to_string(&mut text).expect("gzip");
+    (with(".jsonl.gz"), serde_json::from_str(&text).expect("JSON"))
 }
