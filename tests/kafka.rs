@@ -243,7 +243,7 @@ fn whatever_fails_nothing_answered_is_lost_and_nothing_counts_twice() {
     let (mut answered, mut open) = (Vec::new(), Vec::new());
     let (mut again, mut flying) = (0, 0);
     for round in 0..rounds {
-        let mut dice = Dice((seed + round as u64) * 0x9e37_79b9_7f4a_7c15 | 1);
+        let mut dice = Dice((seed + round as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
         // Every kind comes, then chance decides.
         let fault = FAULTS.get(round).copied().unwrap_or_else(|| FAULTS[dice.below(FAULTS.len())]);
         let mut chunk: Vec<Line> = std::mem::take(&mut open);
