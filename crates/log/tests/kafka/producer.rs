@@ -37,11 +37,17 @@ fn append_while(log: &KafkaLog, disturb: impl FnOnce(&dyn Fn(usize))) {
             results.extend(acks.into_iter().map(|(number, ack)| (number, ack.wait().unwrap())));
             results
         });
-        disturb(&|more| {
-            let enough = acknowledged.load(Ordering::Relaxed) + more;
-            until(log, "more is acknowledged", || acknowledged.load(Ordering::Relaxed) >= enough);
-        });
+        let disturbed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            disturb(&|more| {
+                let enough = acknowledged.load(Ordering::Relaxed) + more;
+                until(log, "more is acknowledged", || acknowledged.load(Ordering::Relaxed) >= enough);
+            });
+        }));
         stop.store(true, Ordering::Relaxed);
+        if disturbed.is_err() {
+            // Else it would wait for ever for a broker that did not come back.
+            log.close();
+        }
         appending.join().unwrap()
     });
     for (place, partition) in [ROOM, OTHER].into_iter().enumerate() {
