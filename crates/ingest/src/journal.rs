@@ -82,7 +82,9 @@ pub enum JournalError {
     #[error("the rules cannot be changed now: {0}. The version in force stays so; try again when Kafka is back")]
     Unreachable(String),
     /// Somebody else applied rules at the same time.
-    #[error("version {version} of the rules was given to somebody else's rules a moment ago; look at them and try again")]
+    #[error(
+        "version {version} of the rules was given to somebody else's rules a moment ago; look at them and try again"
+    )]
     Overtaken {
         /// The version.
         version: u32,
@@ -141,7 +143,6 @@ impl Files {
     fn history_dir(&self) -> PathBuf {
         self.dir.join("rules")
     }
-
 }
 
 impl Store for Files {

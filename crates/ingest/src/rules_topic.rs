@@ -132,7 +132,8 @@ impl Store for Arc<RulesTopic> {
         let versions = RulesTopic::versions(&topic)?;
         let entry = versions.get(&version);
         let mine = entry.and_then(|entry| entry.first.as_ref()).is_some_and(|(_, first)| first == journal);
-        let over = entry.is_some_and(|entry| entry.active.as_ref().is_some_and(|active| active.rules.toml != journal.rules.toml));
+        let over = entry
+            .is_some_and(|entry| entry.active.as_ref().is_some_and(|active| active.rules.toml != journal.rules.toml));
         if mine && !over { Ok(()) } else { Err(JournalError::Overtaken { version }) }
     }
 

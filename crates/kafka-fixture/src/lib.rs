@@ -8,16 +8,20 @@
 
 use std::fmt;
 use std::net::TcpListener;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
-/// One or several nodes of a real Kafka. Dropped, all of them are killed and their data is removed.
+/// One or several nodes of a real Kafka. Dropped, all of them are killed and their data is removed; when the
+/// program ends without that, a small guard process does it.
 pub struct Broker {
     dir: tempfile::TempDir,
     ports: Vec<u16>,
+    /// Ends the nodes when this process does not.
+    guard: Child,
 }
 
 impl fmt::Debug for Broker {
@@ -40,10 +44,17 @@ fn script() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/kafka/kafka.sh")
 }
 
-/// Ports that were free a moment ago. All are held at once, so that none comes twice.
+/// Ports that were free a moment ago; all are held at once, so that none comes twice.
+///
+/// They lie below those that systems give to outgoing connections: while a node is down, a client that tries to reach it
+/// would else be given the node's own port one day, and be connected with itself.
 fn free_ports(count: usize) -> Vec<u16> {
-    let held: Vec<_> =
-        (0..count).map(|_| TcpListener::bind(("127.0.0.1", 0)).expect("a port of the loopback is free")).collect();
+    let mut held: Vec<TcpListener> = Vec::new();
+    while held.len() < count {
+        let random = getrandom::u32().expect("the system has randomness");
+        let port = 15_000 + u16::try_from(random % 15_000).expect("it is below 15,000");
+        held.extend(TcpListener::bind(("127.0.0.1", port)));
+    }
     held.iter().map(|listener| listener.local_addr().expect("a bound socket has an address").port()).collect()
 }
 
@@ -63,7 +74,8 @@ impl Broker {
             let broker = dir.path().join(attempt.to_string());
             if Self::run(&broker, &["start", "--nodes", &nodes.to_string(), "--ports", &list]) {
                 let ports = ports.into_iter().take(nodes).collect();
-                return Self { dir, ports };
+                let guard = Self::guard(dir.path(), &broker);
+                return Self { dir, ports, guard };
             }
             Self::run(&broker, &["stop"]);
             assert!(attempt < 3, "Kafka did not start; its reason is printed above");
@@ -74,34 +86,27 @@ impl Broker {
 
     /// One node for all tests of this program that do nothing to it but use topics of their own.
     ///
-    /// It is not dropped, so it would outlive the program: a small guard process ends it when the program is gone.
-    ///
     /// # Panics
     /// When it does not start.
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<Broker> = OnceLock::new();
-        SHARED.get_or_init(|| {
-            let broker = Self::start(1);
-            broker.guard();
-            broker
-        })
+        SHARED.get_or_init(|| Self::start(1))
     }
 
     /// Ends the nodes when this process is gone, however it went: statics are not dropped, and a test program may be
     /// killed. The guard waits for the end of a pipe that only this process holds open.
-    fn guard(&self) {
-        let home = self.home();
+    fn guard(dir: &Path, home: &Path) -> Child {
         let wait = "read -r _; \"$0\" stop --dir \"$1\"; rm -rf \"$2\"";
-        let child = Command::new("bash")
+        Command::new("bash")
+            // What ends a test program by its process group, as Ctrl-C does, is not meant for the guard.
+            .process_group(0)
             .args(["-c", wait])
-            .args([script().as_os_str(), home.as_os_str(), self.dir.path().as_os_str()])
+            .args([script().as_os_str(), home.as_os_str(), dir.as_os_str()])
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .expect("bash can be started");
-        // Never closed by us: the system does it at the end of the process.
-        std::mem::forget(child);
+            .expect("bash can be started")
     }
 
     /// Where clients connect, as `127.0.0.1:40001,127.0.0.1:40003`.
@@ -209,5 +214,8 @@ impl Drop for Broker {
                 Self::gone(pid);
             }
         }
+        // It has nothing left to end; without its pipe it sees that, and goes.
+        drop(self.guard.stdin.take());
+        let _ = self.guard.wait();
     }
 }

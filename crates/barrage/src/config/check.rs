@@ -22,7 +22,12 @@ pub(super) fn problems(config: &Config, sources: &Sources) -> Vec<Problem> {
     }
     found.extend(config.snapshot.problems().into_iter().map(|(key, reason)| (format!("snapshot.{key}"), reason)));
     found.extend(config.spool.problems().into_iter().map(|(key, reason)| (format!("spool.{key}"), reason)));
-    if config.listen.grpc_advertise.as_ref().is_some_and(|text| text.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err())) {
+    if config
+        .listen
+        .grpc_advertise
+        .as_ref()
+        .is_some_and(|text| text.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err()))
+    {
         found.push(("listen.grpc_advertise".to_owned(), "it must be HOST:PORT".to_owned()));
     }
     if let Err(error) = config.ingest.check() {

@@ -16,10 +16,10 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use super::Role;
 use super::listeners::Addresses;
 use super::ownership::{self, Ownership};
 use super::shared_rules::{self, Follower};
-use super::Role;
 use crate::config::Config;
 
 /// Remembers the shape of the log in Kafka, so that callbacks are taken by a process that starts while it is down.
@@ -99,9 +99,8 @@ impl Parts {
         let shape = Shape::of(as_log.as_ref());
         let appender = Arc::new(Appender::new(as_log, incarnation(&*clock)?));
         let held = |partition| held_rules(&stores, partition);
-        let rules =
-            Rules::start(data_dir, Arc::clone(&appender), config.rules.as_ref(), &held, metrics.clone(), clock)
-                .context("the rules cannot be brought up to date")?;
+        let rules = Rules::start(data_dir, Arc::clone(&appender), config.rules.as_ref(), &held, metrics.clone(), clock)
+            .context("the rules cannot be brought up to date")?;
         Ok(Self {
             local: Some(Local::new(stores, config.query.scans_in_flight_max)),
             directory: Arc::new(AllHere::new(LOCAL)),
@@ -124,9 +123,7 @@ impl Parts {
         let data_dir = config.data_dir.clone();
         let key = std::env::var(crate::api_key::VARIABLE).ok();
         if role != Role::Run && key.is_none() {
-            bail!(
-                "set {} to the same key for all processes: they ask each other with it", crate::api_key::VARIABLE
-            );
+            bail!("set {} to the same key for all processes: they ask each other with it", crate::api_key::VARIABLE);
         }
         let api_key = crate::api_key::of_server(key, &data_dir)?;
         let mut registry = new_registry();
@@ -331,7 +328,12 @@ fn process_name(role: Role, grpc: Option<&str>, incarnation: u64) -> String {
 
 /// Opens the log in Kafka. Only a process that takes callbacks, and knows the log from an earlier start, goes on without
 /// the cluster; whether it is reached.
-fn open_log(role: Role, options: &KafkaOptions, data_dir: &Path, metrics: KafkaMetrics) -> anyhow::Result<(KafkaLog, bool)> {
+fn open_log(
+    role: Role,
+    options: &KafkaOptions,
+    data_dir: &Path,
+    metrics: KafkaMetrics,
+) -> anyhow::Result<(KafkaLog, bool)> {
     let path = data_dir.join(KNOWN_FILE);
     let known = match std::fs::read(&path) {
         Ok(bytes) => Some(
@@ -351,7 +353,9 @@ fn open_log(role: Role, options: &KafkaOptions, data_dir: &Path, metrics: KafkaM
         Ok(log) if log.known() == known => Ok((log, true)),
         Ok(log) => bail!(
             "this is another log than the one that {} was used with ({:?} instead of {known:?}): use another data \
-             directory, or remove that file when nothing waits in the spool", data_dir.display(), log.known()
+             directory, or remove that file when nothing waits in the spool",
+            data_dir.display(),
+            log.known()
         ),
         Err(error @ barrage_log::OpenError::Kafka { .. }) => {
             tracing::error!(%error, "Kafka is not reached: callbacks are taken and go to the spool until it is");

@@ -40,7 +40,9 @@ fn feed(table: &OwnerTable, record: &ControlRecord) {
     let key = std::str::from_utf8(&record.key).ok().and_then(|key| Partition::from_str(key).ok());
     match (key, OwnerRecord::decode(value)) {
         (Some(partition), Ok(owner)) => drop(table.apply(partition, owner)),
-        (None, _) => tracing::warn!(key = %String::from_utf8_lossy(&record.key), "a row of the owners names no partition"),
+        (None, _) => {
+            tracing::warn!(key = %String::from_utf8_lossy(&record.key), "a row of the owners names no partition")
+        }
         (_, Err(error)) => tracing::warn!(%error, "a row of the owners cannot be read"),
     }
 }
@@ -59,7 +61,10 @@ pub(super) struct Ownership {
 
 impl fmt::Debug for Ownership {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ownership").field("process", &self.process).field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("Ownership")
+            .field("process", &self.process)
+            .field("address", &self.address)
+            .finish_non_exhaustive()
     }
 }
 
@@ -127,7 +132,12 @@ impl Owner for Ownership {
         let seen = partitions.iter().filter_map(|&p| self.table.record(p)).map(|record| record.generation).max();
         let generation = self.assignments.next_generation().max(seen.unwrap_or(0) + 1);
         let ready = self.assignments.assign(partitions, generation, Some(follow));
-        tracing::info!(partitions = partitions.len(), open = ready.len(), generation, "partitions are this process's now");
+        tracing::info!(
+            partitions = partitions.len(),
+            open = ready.len(),
+            generation,
+            "partitions are this process's now"
+        );
         for &partition in partitions {
             let record = self.record(generation, false);
             self.table.apply(partition, record.clone());

@@ -88,7 +88,11 @@ fn until(stop: &watch::Sender<bool>) -> impl Future<Output = ()> + Send + use<> 
     async move { drop(stop.wait_for(|stop| *stop).await) }
 }
 
-fn ingest(parts: &Parts, listener: tokio::net::TcpListener, until: impl Future<Output = ()> + Send + 'static) -> Option<Served> {
+fn ingest(
+    parts: &Parts,
+    listener: tokio::net::TcpListener,
+    until: impl Future<Output = ()> + Send + 'static,
+) -> Option<Served> {
     let (intake, rules) = (parts.intake.as_ref()?, parts.rules.as_ref()?);
     let mut options: IngestOptions = parts.config.ingest.clone();
     options.api_keys.push(Secret::new(parts.api_key.clone()));
@@ -132,7 +136,11 @@ fn admin(parts: &Parts, listener: tokio::net::TcpListener, until: impl Future<Ou
             let status = spool.status();
             let down = !matches!(log.health(), barrage_log::Health::Ready);
             // As long as the disk takes over, callbacks are taken.
-            if status.failed && down { vec!["neither the log nor the spool takes callbacks".to_owned()] } else { Vec::new() }
+            if status.failed && down {
+                vec!["neither the log nor the spool takes callbacks".to_owned()]
+            } else {
+                Vec::new()
+            }
         });
     }
     if let (Some(table), None) = (&parts.table, &parts.local) {

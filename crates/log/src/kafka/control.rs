@@ -22,7 +22,7 @@ use crate::ack::{Ack, Completer, Positions};
 use crate::error::{AppendError, OpenError};
 use crate::kafka::shared::locked;
 use crate::kafka::topics::{Admin, Kind};
-use crate::kafka::{KafkaOptions, Quiet};
+use crate::kafka::{KafkaOptions, Quiet, aside};
 
 /// How long a write is tried before it has failed.
 const PUT_WAIT: Duration = Duration::from_secs(30);
@@ -202,7 +202,10 @@ impl ControlTopic {
         });
         let run = Arc::clone(&core);
         let thread = std::thread::Builder::new().name("kafka-control".to_owned());
-        let thread = thread.spawn(move || run.follow(&consumer, changed));
+        let thread = thread.spawn(move || {
+            run.follow(&consumer, changed);
+            aside(consumer);
+        });
         let thread = thread.map_err(|error| options.refuse("start the thread of a control topic", error))?;
         let control = Self { core, threads: Mutex::new(vec![thread]) };
         control.await_end()?;
@@ -311,6 +314,7 @@ impl Drop for ControlTopic {
         if let Some(producer) = locked(&self.core.producer).take() {
             // What was put and not waited for still goes out, within reason.
             let _ = producer.flush(Duration::from_secs(5));
+            aside(producer);
         }
     }
 }

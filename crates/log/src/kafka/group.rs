@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -22,6 +23,9 @@ use crate::kafka::BURST;
 use crate::kafka::intake::raw;
 use crate::kafka::shared::{Shared, locked};
 use crate::owner::{Follow, Owner};
+
+/// How long leaving waits for the group to be told, once everything is released.
+const LEAVE_WAIT: Duration = Duration::from_secs(5);
 
 /// How often offsets are committed to the group, for people and their tools. Nothing is ever resumed from them.
 const COMMIT_EVERY: Duration = Duration::from_secs(5);
@@ -233,7 +237,7 @@ impl Core {
         Ok(consumer)
     }
 
-    fn run(self: Arc<Self>, first: BaseConsumer<Member>) {
+    fn run(self: Arc<Self>, first: BaseConsumer<Member>, left: &SyncSender<Left>) {
         let mut next = Some(first);
         let mut wait = Duration::from_millis(100);
         while !self.stop.load(Ordering::Acquire) {
@@ -251,6 +255,9 @@ impl Core {
             self.give_up(&consumer, !self.stop.load(Ordering::Acquire));
             let _ = consumer.unassign();
             consumer.unsubscribe();
+            if self.stop.load(Ordering::Acquire) {
+                let _ = left.try_send(Left::Released);
+            }
             drop(consumer);
             if !self.stop.load(Ordering::Acquire) {
                 std::thread::sleep(wait);
@@ -314,7 +321,16 @@ impl Core {
 #[derive(Debug)]
 pub struct Group {
     core: Arc<Core>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    thread: Mutex<Option<(JoinHandle<()>, Receiver<Left>)>>,
+}
+
+/// How far leaving is.
+#[derive(Debug, PartialEq, Eq)]
+enum Left {
+    /// The owner has released everything.
+    Released,
+    /// The group knows.
+    Told,
 }
 
 impl Group {
@@ -333,9 +349,13 @@ impl Group {
         });
         let consumer = core.join().map_err(|error| shared.options.refuse("join the consumer group", error))?;
         let run = Arc::clone(&core);
-        let thread = std::thread::Builder::new().name("kafka-group".to_owned()).spawn(move || run.run(consumer));
+        let (left, leaving) = std::sync::mpsc::sync_channel(2);
+        let thread = std::thread::Builder::new().name("kafka-group".to_owned()).spawn(move || {
+            run.run(consumer, &left);
+            let _ = left.try_send(Left::Told);
+        });
         let thread = thread.map_err(|error| shared.options.refuse("start the thread of the group", error))?;
-        Ok(Self { core, thread: Mutex::new(Some(thread)) })
+        Ok(Self { core, thread: Mutex::new(Some((thread, leaving))) })
     }
 
     /// The partitions that are this process's now, in the order in which answers list them.
@@ -368,12 +388,17 @@ impl Group {
     }
 
     /// Leaves the group politely: the owner commits and releases, and the others take over at once. Returns when that is
-    /// done. A second call does nothing.
+    /// done; when the cluster cannot be told within 5 s, the others take over after the session. A second call does
+    /// nothing.
     pub fn leave(&self) {
         self.core.stop.store(true, Ordering::Release);
-        if let Some(thread) = locked(&self.thread).take() {
-            let _ = thread.join();
+        let Some((thread, left)) = locked(&self.thread).take() else { return };
+        // Releasing takes as long as the owner's commits do. An error means that the thread is gone.
+        if left.recv() == Ok(Left::Released) && left.recv_timeout(LEAVE_WAIT) == Err(RecvTimeoutError::Timeout) {
+            tracing::warn!("the group could not be told that this member leaves; it notices after the session");
+            return;
         }
+        let _ = thread.join();
     }
 }
 

@@ -78,6 +78,14 @@ fn client_log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     }
 }
 
+/// Lets a client go on a thread of its own: librdkafka waits for its own threads, and a consumer for brokers that may be
+/// gone, and nobody should wait with them.
+fn aside<T: Send + 'static>(client: T) {
+    if let Err(error) = std::thread::Builder::new().name("kafka-aside".to_owned()).spawn(move || drop(client)) {
+        tracing::warn!(%error, "no thread to end a client in; it ends here");
+    }
+}
+
 /// A client whose errors come back as answers.
 struct Quiet;
 

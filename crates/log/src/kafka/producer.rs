@@ -17,6 +17,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message};
 use rdkafka::producer::{BaseProducer, BaseRecord, ProducerContext};
 
+use crate::kafka::aside;
 use crate::kafka::outbox::{Lane, Outbox, Tag};
 use crate::kafka::shared::{Seldom, Shared, locked};
 
@@ -263,7 +264,7 @@ impl Core {
         if old.is_some() {
             self.shared.metrics.producer_replaced.inc();
         }
-        discard(old);
+        aside(old);
         let made = self.create(lane, generation);
         let mut sending = locked(&self.sending);
         match made {
@@ -304,7 +305,7 @@ impl Core {
             let mut sending = locked(&self.sending);
             if sending.probe.is_some() && sending.outbox.blocked().is_empty() {
                 sending.outbox.retire(Lane::Probe);
-                discard(sending.probe.take());
+                aside(sending.probe.take());
                 self.count_blocked(&sending, None);
             }
             if sending.probe.is_some() || std::mem::take(&mut sending.full) {
@@ -312,14 +313,5 @@ impl Core {
                 self.pump_all(&mut sending, now);
             }
         }
-    }
-}
-
-/// Lets a producer go on a thread of its own: librdkafka waits for its own threads, and nobody should wait with it.
-pub(crate) fn discard(producer: Option<Arc<LaneProducer>>) {
-    let Some(producer) = producer else { return };
-    let name = "kafka-discard".to_owned();
-    if let Err(error) = std::thread::Builder::new().name(name).spawn(move || drop(producer)) {
-        tracing::warn!(%error, "no thread to end a producer in; it ends here");
     }
 }

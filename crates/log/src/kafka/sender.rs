@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use crate::ack::{Ack, Positions};
 use crate::batch::AppendBatch;
 use crate::error::{AppendError, OpenError};
+use crate::kafka::aside;
 use crate::kafka::outbox::{Lane, Outbox};
 use crate::kafka::pending::{self, Batch};
-use crate::kafka::producer::{Core, Sending, Speech, discard};
+use crate::kafka::producer::{Core, Sending, Speech};
 use crate::kafka::shared::{Shared, locked};
 use crate::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX, RECORD_BYTES_MAX};
 
@@ -138,7 +139,7 @@ impl Sender {
         }
         // What it still has is forgotten: nobody is told that it is durable.
         for producer in producers {
-            discard(producer);
+            aside(producer);
         }
     }
 }

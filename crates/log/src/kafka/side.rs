@@ -22,7 +22,7 @@ use crate::event_log::Record;
 use crate::kafka::feed::Taken;
 use crate::kafka::intake::{Intake, raw};
 use crate::kafka::shared::{Shared, locked, read_error};
-use crate::kafka::{Asking, BURST};
+use crate::kafka::{Asking, BURST, aside};
 
 /// A partition that nobody reads for so long is let go.
 const IDLE: Duration = Duration::from_secs(20);
@@ -183,6 +183,7 @@ impl Core {
                 Ok(consumer) => self.fetch(consumer),
                 Err(error) => tracing::error!(%error, "no consumer to read from Kafka with"),
             }
+            let made = made.map(aside);
             self.intake.close_all();
             let mut desk = locked(&self.desk);
             // Somebody may have come while this one was closing.

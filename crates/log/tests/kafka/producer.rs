@@ -37,11 +37,17 @@ fn append_while(log: &KafkaLog, disturb: impl FnOnce(&dyn Fn(usize))) {
             results.extend(acks.into_iter().map(|(number, ack)| (number, ack.wait().unwrap())));
             results
         });
-        disturb(&|more| {
-            let enough = acknowledged.load(Ordering::Relaxed) + more;
-            until(log, "more is acknowledged", || acknowledged.load(Ordering::Relaxed) >= enough);
-        });
+        let disturbed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            disturb(&|more| {
+                let enough = acknowledged.load(Ordering::Relaxed) + more;
+                until(log, "more is acknowledged", || acknowledged.load(Ordering::Relaxed) >= enough);
+            });
+        }));
         stop.store(true, Ordering::Relaxed);
+        if disturbed.is_err() {
+            // Else it would wait for ever for a broker that did not come back.
+            log.close();
+        }
         appending.join().unwrap()
     });
     for (place, partition) in [ROOM, OTHER].into_iter().enumerate() {
@@ -170,7 +176,10 @@ fn too_much_pending_is_refused_and_taken_later() {
 /// A topic that refuses a record: the record waits, those behind it wait, others do not, and all arrive in order.
 fn refused_record(watch_topics_ms: u32, warm: bool) {
     let broker = Broker::shared();
-    let options = KafkaOptions { watch_topics_ms, ..options(broker) };
+    // Batches of one record, so that several requests are on the way at once: those behind the refused one are in the
+    // broker's hands before its refusal is in ours.
+    let extra = [("batch.size".to_owned(), "1000".to_owned()), ("linger.ms".to_owned(), "0".to_owned())].into();
+    let options = KafkaOptions { watch_topics_ms, extra, ..options(broker) };
     let log = open(&options);
     let admin = Admin::new(broker);
     let topic = options.topic("room");
@@ -185,7 +194,7 @@ fn refused_record(watch_topics_ms: u32, warm: bool) {
     }
     let mut waiting = Vec::new();
     for number in 0..20 {
-        let bytes = noise(number, if number == 0 { 60_000 } else { 100 });
+        let bytes = noise(number, if number == 0 { 60_000 } else { 900 });
         waiting.push(log.append(&mut batch(ROOM, &bytes)).unwrap());
         expected.push(bytes);
     }
