@@ -244,7 +244,8 @@ impl Balancer {
                 let servers = list.lock().expect("no panic").clone();
                 let first = turn.fetch_add(1, Ordering::Relaxed);
                 // One that is down is passed over, as a health check would.
-                let connect = (0..servers.len()).find_map(|n| TcpStream::connect(&servers[(first + n) % servers.len()]).ok());
+                let connect =
+                    (0..servers.len()).find_map(|n| TcpStream::connect(&servers[(first + n) % servers.len()]).ok());
                 let Some(server) = connect else { continue };
                 join(client, server);
             }

@@ -137,7 +137,12 @@ pub(crate) fn run_with<'a>(
     arguments: impl IntoIterator<Item = &'a str>,
     environment: &[(&str, &str)],
 ) -> (i32, String) {
-    let output = Command::new(BARRAGE).args(arguments).envs(environment.iter().copied()).stdin(Stdio::null()).output().expect("the program runs");
+    let output = Command::new(BARRAGE)
+        .args(arguments)
+        .envs(environment.iter().copied())
+        .stdin(Stdio::null())
+        .output()
+        .expect("the program runs");
     let text = [output.stdout, output.stderr].concat();
     (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&text).into_owned())
 }

@@ -25,7 +25,7 @@ use crate::config::Config;
 /// Remembers the shape of the log in Kafka, so that callbacks are taken by a process that starts while it is down.
 const KNOWN_FILE: &str = "kafka-log.json";
 /// How long such a start waits for the cluster before it goes on without.
-const OPEN_WAIT_KNOWN_MS: u32 = 5_000;
+const OPEN_WAIT_KNOWN_MS: u32 = 2_000;
 /// How this process calls itself where it has all partitions.
 const LOCAL: &str = "local";
 

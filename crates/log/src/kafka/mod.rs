@@ -170,7 +170,7 @@ impl KafkaLog {
         admin.ensure(&options.topic("rules"), 1, Kind::Control)?;
         Self::compare(options, &cluster, shape)?;
         let uuid = identity(&cluster, &names, shape);
-        Self::start(options, metrics, shape, uuid, admin)
+        Self::start(options, metrics, shape, uuid, (admin, true))
     }
 
     /// What to remember of this log for [`KafkaLog::open_known`].
@@ -192,7 +192,7 @@ impl KafkaLog {
         let shape = Shape { room: known.room_partitions, user: known.user_partitions };
         let uuid = u128::from_str_radix(&known.uuid, 16)
             .map_err(|error| options.refuse("read what is remembered of the log", error))?;
-        Self::start(options, metrics, shape, uuid, admin)
+        Self::start(options, metrics, shape, uuid, (admin, false))
     }
 
     fn start(
@@ -200,11 +200,11 @@ impl KafkaLog {
         metrics: KafkaMetrics,
         shape: Shape,
         uuid: u128,
-        admin: Admin,
+        (admin, reached): (Admin, bool),
     ) -> Result<Self, OpenError> {
         let shared = Arc::new(Shared::new(options.clone(), shape, uuid, metrics));
         let sender = Arc::new(Sender::start(&shared)?);
-        let watcher = Watcher::start(&shared, &sender, admin).inspect_err(|_| sender.close(Duration::ZERO))?;
+        let watcher = Watcher::start(&shared, &sender, admin, reached).inspect_err(|_| sender.close(Duration::ZERO))?;
         Ok(Self { side: Side::new(&shared), shared, sender, watcher })
     }
 

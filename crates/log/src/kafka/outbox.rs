@@ -144,6 +144,16 @@ impl Outbox {
         self.bytes
     }
 
+    /// The oldest unacknowledged record of every partition that goes through the main producer.
+    pub(crate) fn oldest(&self) -> impl Iterator<Item = Option<u64>> + '_ {
+        let waits = |line: &Line| line.lane == Lane::Main && !line.queue.is_empty();
+        self.lines.iter().map(move |line| waits(line).then_some(line.first))
+    }
+
+    pub(crate) fn main_generation(&self) -> u64 {
+        self.main.generation
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.lines.iter().all(|line| line.queue.is_empty())
     }

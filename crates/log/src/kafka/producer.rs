@@ -99,6 +99,16 @@ pub(crate) struct Core {
     pub(crate) stop: AtomicBool,
 }
 
+/// How long a producer may acknowledge nothing of a partition, and how often that is looked at.
+const STALL: Duration = Duration::from_secs(5);
+const STALL_LOOK: Duration = Duration::from_millis(500);
+
+/// The oldest unacknowledged record of every partition, and since when it is that.
+struct Stalls {
+    looked: Instant,
+    oldest: Vec<Option<(u64, Instant)>>,
+}
+
 /// Errors that say something of a producer, not of a record.
 fn is_producers(code: RDKafkaErrorCode) -> bool {
     matches!(
@@ -282,7 +292,33 @@ impl Core {
         }
     }
 
+    /// Gives a producer up that acknowledges nothing of some partition any more. A broker that stood still and came back
+    /// can leave librdkafka with a partition that has no leader, for good; a new producer asks anew. What both deliver
+    /// counts once, so one that was only slow costs no more than the records it sends again.
+    fn give_up_stalled(&self, sending: &mut Sending, stalls: &mut Stalls) {
+        let now = Instant::now();
+        if now.duration_since(stalls.looked) < STALL_LOOK {
+            return;
+        }
+        stalls.looked = now;
+        let mut stalled = false;
+        for (seen, oldest) in stalls.oldest.iter_mut().zip(sending.outbox.oldest()) {
+            match (&*seen, oldest) {
+                (Some((record, since)), Some(oldest)) if *record == oldest => {
+                    stalled |= now.duration_since(*since) >= STALL;
+                }
+                (_, oldest) => *seen = oldest.map(|oldest| (oldest, now)),
+            }
+        }
+        if stalled {
+            stalls.oldest.iter_mut().for_each(|seen| *seen = None);
+            let generation = sending.outbox.main_generation();
+            self.replace_later(sending, Lane::Main, generation, "it acknowledged nothing for some seconds", now);
+        }
+    }
+
     pub(crate) fn run(self: Arc<Self>) {
+        let mut stalls = Stalls { looked: Instant::now(), oldest: vec![None; self.shared.shape.total()] };
         while !self.stop.load(Ordering::Acquire) {
             let (main, probe) = {
                 let sending = locked(&self.sending);
@@ -303,6 +339,7 @@ impl Core {
             self.renew(Lane::Main);
             self.renew(Lane::Probe);
             let mut sending = locked(&self.sending);
+            self.give_up_stalled(&mut sending, &mut stalls);
             if sending.probe.is_some() && sending.outbox.blocked().is_empty() {
                 sending.outbox.retire(Lane::Probe);
                 aside(sending.probe.take());

@@ -20,6 +20,9 @@ use crate::kafka::topics::Admin;
 /// How long a question may take before the cluster counts as unreachable.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Questions in a row without an answer, after which they are asked through a new client.
+const ASK_ANEW: u32 = 3;
+
 #[derive(Debug, Default)]
 struct Stop {
     flag: Mutex<bool>,
@@ -114,13 +117,18 @@ impl Watch {
 }
 
 impl Watcher {
-    /// Asks for everything once, and then again and again.
-    pub(crate) fn start(shared: &Arc<Shared>, sender: &Arc<Sender>, admin: Admin) -> Result<Self, OpenError> {
+    /// Asks for everything again and again; with `first` it does not begin before everything was answered once.
+    pub(crate) fn start(
+        shared: &Arc<Shared>,
+        sender: &Arc<Sender>,
+        admin: Admin,
+        first: bool,
+    ) -> Result<Self, OpenError> {
         let short = vec![false; shared.shape.total()];
         let mut watch = Watch { shared: Arc::clone(shared), sender: Arc::clone(sender), admin, short };
         let refuse = |reason| shared.options.refuse("ask where the partitions end", reason);
         let deadline = Instant::now() + shared.options.open_wait();
-        loop {
+        while first {
             match watch.starts().and_then(|()| watch.ends()).and_then(|()| watch.topics()) {
                 Ok(()) => break,
                 Err(reason) if Instant::now() >= deadline => return Err(refuse(reason)),
@@ -129,7 +137,7 @@ impl Watcher {
         }
         let stop: Arc<Stop> = Arc::default();
         let told = Arc::clone(&stop);
-        let thread = std::thread::Builder::new().name("kafka-watch".to_owned()).spawn(move || watch.run(&told));
+        let thread = std::thread::Builder::new().name("kafka-watch".to_owned()).spawn(move || watch.run(&told, first));
         let thread = thread.map_err(|error| shared.options.refuse("start the watching thread", error))?;
         Ok(Self { stop, thread: Mutex::new(Some(thread)) })
     }
@@ -144,10 +152,11 @@ impl Watcher {
 }
 
 impl Watch {
-    fn run(mut self, stop: &Stop) {
+    fn run(mut self, stop: &Stop, checked: bool) {
         let every = Duration::from_millis(self.shared.options.watch_ends_ms.into());
         let topics_every = Duration::from_millis(self.shared.options.watch_topics_ms.into());
-        let mut looked = Instant::now();
+        let mut unanswered = 0;
+        let mut looked = checked.then(Instant::now);
         loop {
             {
                 let flag = locked(&stop.flag);
@@ -159,13 +168,33 @@ impl Watch {
             // Log lines and errors of the client come out of this.
             while self.admin.asker_poll() {}
             match self.ends() {
-                Ok(()) => self.shared.reachable(Ok(())),
-                Err(reason) => self.shared.reachable(Err(&reason)),
+                Ok(()) => {
+                    unanswered = 0;
+                    self.shared.reachable(Ok(()));
+                }
+                Err(reason) => {
+                    self.shared.reachable(Err(&reason));
+                    unanswered += 1;
+                    if unanswered >= ASK_ANEW {
+                        // A client that lived through a broker's standstill may never find the leaders again.
+                        match Admin::connect(&self.shared.options) {
+                            Ok(admin) => self.admin = admin,
+                            Err(error) => tracing::debug!(%error, "no new client for questions"),
+                        }
+                        unanswered = 0;
+                    }
+                }
             }
-            if looked.elapsed() >= topics_every {
-                looked = Instant::now();
-                if let Err(reason) = self.starts().and_then(|()| self.topics()) {
-                    tracing::warn!(reason, "the topics could not be checked");
+            if looked.is_none_or(|looked| looked.elapsed() >= topics_every) {
+                match self.starts().and_then(|()| self.topics()) {
+                    Ok(()) => looked = Some(Instant::now()),
+                    // Of a log that was opened without the cluster nothing else is to be expected.
+                    Err(reason) if looked.is_some() => {
+                        looked = Some(Instant::now());
+                        unanswered += 1;
+                        tracing::warn!(reason, "the topics could not be checked");
+                    }
+                    Err(_) => {}
                 }
             }
         }
