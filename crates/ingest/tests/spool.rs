@@ -31,9 +31,12 @@ enum Gate {
     Silent,
 }
 
+/// What is held back, and what is in the log without anybody having been told.
+type Kept = (Gate, VecDeque<(AppendBatch, Completer)>, Vec<(Completer, Positions)>);
+
 struct Gated {
     log: Arc<EmbeddedLog>,
-    gate: Mutex<(Gate, VecDeque<(AppendBatch, Completer)>, Vec<(Completer, Positions)>)>,
+    gate: Mutex<Kept>,
 }
 
 impl Gated {
@@ -42,12 +45,12 @@ impl Gated {
     }
 
     fn set(&self, gate: Gate) {
-        let mut state = self.gate.lock().unwrap();
+        let mut state = self.gate.lock().expect("works in a test");
         state.0 = gate;
         if matches!(gate, Gate::Open | Gate::Silent) {
             // In order, as a producer sends what it holds.
             while let Some((mut batch, completer)) = state.1.pop_front() {
-                let positions = self.log.append(&mut batch).unwrap().wait().unwrap();
+                let positions = self.log.append(&mut batch).expect("works in a test").wait().expect("works in a test");
                 state.2.push((completer, positions));
             }
         }
@@ -60,7 +63,7 @@ impl Gated {
 
     /// What a process that dies takes with it.
     fn forget(&self) {
-        let mut state = self.gate.lock().unwrap();
+        let mut state = self.gate.lock().expect("works in a test");
         state.1.clear();
         state.2.clear();
     }
@@ -74,7 +77,7 @@ impl EventLog for Gated {
         self.log.partitions(topic)
     }
     fn append(&self, batch: &mut AppendBatch) -> Result<Ack, AppendError> {
-        let mut state = self.gate.lock().unwrap();
+        let mut state = self.gate.lock().expect("works in a test");
         match state.0 {
             Gate::Open => self.log.append(batch),
             Gate::Full => Err(AppendError::Full { pending_bytes: 1, pending_bytes_max: 1 }),
@@ -128,7 +131,7 @@ fn embedded(dir: &Path) -> Arc<EmbeddedLog> {
         segment_bytes: 1 << 20,
         ..EmbeddedOptions::default()
     };
-    Arc::new(EmbeddedLog::open(&dir.join("log"), &options, barrage_log::Metrics::default()).unwrap())
+    Arc::new(EmbeddedLog::open(&dir.join("log"), &options, barrage_log::Metrics::default()).expect("works in a test"))
 }
 
 fn options() -> SpoolOptions {
@@ -137,7 +140,7 @@ fn options() -> SpoolOptions {
 
 fn open(dir: &Path, log: &Arc<Gated>) -> Spool {
     let log: Arc<dyn EventLog> = Arc::clone(log) as Arc<dyn EventLog>;
-    Spool::open(&dir.join("spool"), options(), log, SpoolMetrics::default()).unwrap()
+    Spool::open(&dir.join("spool"), options(), log, SpoolMetrics::default()).expect("works in a test")
 }
 
 fn partition(n: u8) -> Partition {
@@ -177,7 +180,7 @@ impl Caller {
             Ok(durable) => Some((durable, records)),
             Err(_) => {
                 for (partition, _) in records {
-                    *self.last.get_mut(&partition).unwrap() -= 1;
+                    *self.last.get_mut(&partition).expect("works in a test") -= 1;
                 }
                 None
             }
@@ -198,8 +201,8 @@ fn counted(log: &dyn EventLog, partition: Partition) -> Vec<(u64, u64)> {
     let mut counted = Vec::new();
     log.read(partition, Offset(0), usize::MAX, &mut |record| {
         let (incarnation, sequence) = record.bytes.split_at(8);
-        let incarnation = u64::from_le_bytes(incarnation.try_into().unwrap());
-        let sequence = u64::from_le_bytes(sequence.try_into().unwrap());
+        let incarnation = u64::from_le_bytes(incarnation.try_into().expect("works in a test"));
+        let sequence = u64::from_le_bytes(sequence.try_into().expect("works in a test"));
         let last = high.entry(incarnation).or_default();
         if sequence > *last {
             *last = sequence;
@@ -207,7 +210,7 @@ fn counted(log: &dyn EventLog, partition: Partition) -> Vec<(u64, u64)> {
         }
         ControlFlow::Continue(())
     })
-    .unwrap();
+    .expect("works in a test");
     counted
 }
 
@@ -259,7 +262,7 @@ proptest! {
 
     #[test]
     fn what_was_answered_is_counted_once_whatever_the_log_does(steps in proptest::collection::vec(step(), 1..60)) {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = tempfile::tempdir().expect("works in a test");
         let log = Gated::new(embedded(dir.path()));
         let mut spool = open(dir.path(), &log);
         let mut caller = Caller::new();
@@ -297,7 +300,7 @@ proptest! {
 
 #[test]
 fn a_stalled_log_costs_no_answer_and_new_records_queue_behind() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir().expect("works in a test");
     let log = Gated::new(embedded(dir.path()));
     let spool = open(dir.path(), &log);
     let mut caller = Caller::new();
@@ -319,7 +322,7 @@ fn a_stalled_log_costs_no_answer_and_new_records_queue_behind() {
 
 #[test]
 fn what_is_spooled_survives_the_process_and_goes_on_under_its_sequences() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir().expect("works in a test");
     let log = Gated::new(embedded(dir.path()));
     let mut answered = Vec::new();
     log.set(Gate::Hold);
@@ -342,11 +345,12 @@ fn what_is_spooled_survives_the_process_and_goes_on_under_its_sequences() {
 
 #[test]
 fn a_full_spool_refuses_and_gives_back_the_sequence() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir().expect("works in a test");
     let log = Gated::new(embedded(dir.path()));
     let as_log: Arc<dyn EventLog> = Arc::clone(&log) as Arc<dyn EventLog>;
     let small = SpoolOptions { bytes_max: 1 << 20, ..options() };
-    let spool = Spool::open(&dir.path().join("spool"), small, as_log, SpoolMetrics::default()).unwrap();
+    let spool =
+        Spool::open(&dir.path().join("spool"), small, as_log, SpoolMetrics::default()).expect("works in a test");
     log.set(Gate::Full);
     let big = |spool: &Spool| {
         let mut batch = AppendBatch::new();
@@ -368,21 +372,23 @@ fn a_full_spool_refuses_and_gives_back_the_sequence() {
 
 #[test]
 fn the_spool_of_another_log_is_not_sent() {
-    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (one, two) = (tempfile::tempdir().expect("works in a test"), tempfile::tempdir().expect("works in a test"));
     let log = Gated::new(embedded(one.path()));
     drop(open(one.path(), &log));
     let other: Arc<dyn EventLog> = embedded(two.path());
-    let error = Spool::open(&one.path().join("spool"), options(), other, SpoolMetrics::default()).unwrap_err();
+    let error =
+        Spool::open(&one.path().join("spool"), options(), other, SpoolMetrics::default()).expect_err("another log");
     assert!(error.to_string().contains("holds callbacks for log"), "{error}");
 }
 
 #[test]
 fn closing_takes_over_what_the_log_has_not_acknowledged() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir().expect("works in a test");
     let log = Gated::new(embedded(dir.path()));
     let patient = SpoolOptions { takeover_ms: 1_500, ..options() };
     let as_log: Arc<dyn EventLog> = Arc::clone(&log) as Arc<dyn EventLog>;
-    let spool = Spool::open(&dir.path().join("spool"), patient, as_log, SpoolMetrics::default()).unwrap();
+    let spool =
+        Spool::open(&dir.path().join("spool"), patient, as_log, SpoolMetrics::default()).expect("works in a test");
     log.set(Gate::Hold);
     let mut caller = Caller::new();
     let one = caller.begin(&spool, &[0, 2]).expect("taken");

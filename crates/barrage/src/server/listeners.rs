@@ -36,7 +36,7 @@ impl Listeners {
         };
         let listen = &config.listen;
         let grpc = match role {
-            Role::Run => listen.grpc.or(config.kafka.is_some().then_some(GRPC)),
+            Role::Run => listen.grpc.or_else(|| config.kafka.is_some().then_some(GRPC)),
             Role::Project => listen.grpc.or(Some(GRPC)),
             Role::Ingest | Role::Query => None,
         };

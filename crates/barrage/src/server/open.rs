@@ -78,7 +78,7 @@ impl Parts {
             .with_context(|| format!("the data directory {} cannot be made", data_dir.display()))?;
         match config.kafka.clone() {
             None => Self::open_embedded(config),
-            Some(options) => Self::open_kafka(role, config, options, addresses),
+            Some(options) => Self::open_kafka(role, config, &options, addresses),
         }
     }
 
@@ -119,7 +119,7 @@ impl Parts {
         })
     }
 
-    fn open_kafka(role: Role, config: Config, options: KafkaOptions, addresses: &Addresses) -> anyhow::Result<Self> {
+    fn open_kafka(role: Role, config: Config, options: &KafkaOptions, addresses: &Addresses) -> anyhow::Result<Self> {
         let data_dir = config.data_dir.clone();
         let key = std::env::var(crate::api_key::VARIABLE).ok();
         if role != Role::Run && key.is_none() {
@@ -127,7 +127,7 @@ impl Parts {
         }
         let api_key = crate::api_key::of_server(key, &data_dir)?;
         let mut registry = new_registry();
-        let (log, reached) = open_log(role, &options, &data_dir, KafkaMetrics::register(&mut registry))?;
+        let (log, reached) = open_log(role, options, &data_dir, KafkaMetrics::register(&mut registry))?;
         let log = Arc::new(log);
         let as_log: Arc<dyn EventLog> = Arc::clone(&log) as Arc<dyn EventLog>;
         let shape = Shape::of(as_log.as_ref());
@@ -142,7 +142,7 @@ impl Parts {
         let mut owners_topic = None;
         if role.projects() || role.queries() {
             let owns = role.projects().then(|| process.clone());
-            let (opened, topic) = ownership::open(&options, owns)?;
+            let (opened, topic) = ownership::open(options, owns)?;
             (table, owners_topic) = (Some(opened), Some(topic));
         }
 
@@ -150,7 +150,7 @@ impl Parts {
         let mut rules = None;
         if role.ingests() || role.queries() {
             let (tell, changed) = mpsc::channel();
-            let topic = if reached { Some(shared_rules::open(&options, tell.clone())?) } else { None };
+            let topic = if reached { Some(shared_rules::open(options, tell.clone())?) } else { None };
             let proposer = incarnation(&*clock)?;
             let topic = Arc::new(RulesTopic::new(&data_dir, proposer, topic)?);
             let appender = Arc::new(Appender::new(Arc::clone(&as_log), proposer));
@@ -323,7 +323,7 @@ fn advertised(config: &Config, bound: SocketAddr) -> String {
 /// How a process calls itself: where it is asked, or what it is; never the same twice.
 fn process_name(role: Role, grpc: Option<&str>, incarnation: u64) -> String {
     let tail = incarnation & 0xff_ffff;
-    format!("{}-{tail:06x}", grpc.unwrap_or(role.name()))
+    format!("{}-{tail:06x}", grpc.unwrap_or_else(|| role.name()))
 }
 
 /// Opens the log in Kafka. Only a process that takes callbacks, and knows the log from an earlier start, goes on without

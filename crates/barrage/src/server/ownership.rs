@@ -41,7 +41,7 @@ fn feed(table: &OwnerTable, record: &ControlRecord) {
     match (key, OwnerRecord::decode(value)) {
         (Some(partition), Ok(owner)) => drop(table.apply(partition, owner)),
         (None, _) => {
-            tracing::warn!(key = %String::from_utf8_lossy(&record.key), "a row of the owners names no partition")
+            tracing::warn!(key = %String::from_utf8_lossy(&record.key), "a row of the owners names no partition");
         }
         (_, Err(error)) => tracing::warn!(%error, "a row of the owners cannot be read"),
     }

@@ -128,12 +128,8 @@ impl Watcher {
         let mut watch = Watch { shared: Arc::clone(shared), sender: Arc::clone(sender), admin, short };
         let refuse = |reason| shared.options.refuse("ask where the partitions end", reason);
         let deadline = Instant::now() + shared.options.open_wait();
-        while first {
-            match watch.starts().and_then(|()| watch.ends()).and_then(|()| watch.topics()) {
-                Ok(()) => break,
-                Err(reason) if Instant::now() >= deadline => return Err(refuse(reason)),
-                Err(_) => std::thread::sleep(Duration::from_millis(200)),
-            }
+        if first {
+            watch.ask_first(deadline).map_err(refuse)?;
         }
         let stop: Arc<Stop> = Arc::default();
         let told = Arc::clone(&stop);
@@ -152,6 +148,16 @@ impl Watcher {
 }
 
 impl Watch {
+    /// Everything once; tried until the deadline.
+    fn ask_first(&mut self, deadline: Instant) -> Result<(), String> {
+        loop {
+            match self.starts().and_then(|()| self.ends()).and_then(|()| self.topics()) {
+                Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(200)),
+                answered => return answered,
+            }
+        }
+    }
+
     fn run(mut self, stop: &Stop, checked: bool) {
         let every = Duration::from_millis(self.shared.options.watch_ends_ms.into());
         let topics_every = Duration::from_millis(self.shared.options.watch_topics_ms.into());
