@@ -235,7 +235,7 @@ fn announce(role: Role, args: &RunArgs, addresses: &Addresses, data_dir: &Path) 
             "role": role.name(),
             "callback": callback,
             "query": query,
-            "grpc": addresses.grpc.map(|addr| addr.to_string()),
+            "grpc": addresses.grpc.map(url),
             "admin": admin,
             "pid": std::process::id(),
             "data_dir": data_dir.display().to_string(),
