@@ -52,8 +52,8 @@ check-deploy: ## Checks image, compose, Kubernetes and alerts with the tools tha
 bench: setup ## Measures; prints the machine, the commit and ratios to bare ceilings (ARGS=--quick)
 	@scripts/bench.sh $(ARGS)
 
-torture: setup ## The crash tests with TORTURE=500 rounds of kill -9
-	@TORTURE='$(TORTURE)' scripts/test.sh --test crash -- --nocapture
+torture: setup ## The crash and Kafka fault tests with TORTURE=500 rounds
+	@TORTURE='$(TORTURE)' scripts/test.sh --test crash --test kafka -- --nocapture
 
 kafka: setup ## Starts a real Kafka on 127.0.0.1:9092, data in ./data/kafka (N=3: three nodes, min.insync.replicas 2)
 	@deploy/kafka/kafka.sh start --dir ./data/kafka $(if $(N),--nodes $(N))
