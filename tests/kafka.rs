@@ -5,8 +5,8 @@ mod common;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use barrage_event::{EnvelopeView, Offset};
@@ -16,6 +16,13 @@ use barrage_replay::{Line, LineKind, Options, Progress, Recording, Stop, Target,
 use common::cluster::{Cluster, KEY, SESSION_MS};
 use common::{Server, all_reads, differences_at, hashes, run};
 use serde_json::Value as Json;
+
+/// One test at a time: each is a broker and seven processes, and three of them starve each other on two cores.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Makes an evening: its file and its truth.
 fn evening(dir: &Path, seed: u64, preset: &str) -> (String, Json) {
@@ -39,6 +46,7 @@ fn play(cluster: &Cluster, file: &str) {
 
 #[test]
 fn ten_evenings_give_the_same_answers_in_one_process_and_in_seven() {
+    let _alone = alone();
     let broker = Broker::shared();
     for seed in 1..=10 {
         let dir = tempfile::tempdir().expect("a directory");
@@ -67,6 +75,7 @@ fn recorded_rooms_are_counted_on_kafka_as_they_were() {
         println!("SKIPPED: BARRAGE_RECORDINGS names no folder of recorded rooms");
         return;
     };
+    let _alone = alone();
     let broker = Broker::shared();
     for name in ["burst", "rejoin"] {
         let dir = tempfile::tempdir().expect("a directory");
@@ -229,6 +238,7 @@ fn send_through(
 fn whatever_fails_nothing_answered_is_lost_and_nothing_counts_twice() {
     let rounds: usize = std::env::var("TORTURE").ok().and_then(|t| t.parse().ok()).unwrap_or(20);
     let seed: u64 = std::env::var("SEED").ok().and_then(|t| t.parse().ok()).unwrap_or(11);
+    let _alone = alone();
     println!("{rounds} faults, seeds {seed} to {}", seed + rounds as u64 - 1);
     let dir = tempfile::tempdir().expect("a directory");
     let (recording, truth) = evening(dir.path(), 7, "default");

@@ -162,6 +162,8 @@ impl Cluster {
             ("BARRAGE_KAFKA_SESSION_TIMEOUT_MS", SESSION_MS.to_string()),
             ("BARRAGE_KAFKA_ROOM_PARTITIONS", "4".to_owned()),
             ("BARRAGE_KAFKA_USER_PARTITIONS", "4".to_owned()),
+            // A machine that is slow, or busy with other tests, refuses nothing for it.
+            ("BARRAGE_INGEST_APPEND_BUDGET_MS", "30000".to_owned()),
             ("BARRAGE_SPOOL_SEGMENT_BYTES", (1 << 20).to_string()),
             ("BARRAGE_SNAPSHOT_URL", dir.join("snapshots").to_str().expect("UTF-8").to_owned()),
             ("BARRAGE_SNAPSHOT_EVERY_S", "2".to_owned()),
