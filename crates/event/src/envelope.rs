@@ -24,10 +24,11 @@ pub(crate) mod field {
     pub(crate) const HAS_EVENT_TIME: u32 = 13;
     pub(crate) const ROUTE_KEY: u32 = 14;
     pub(crate) const BODY: u32 = 15;
+    pub(crate) const SOURCE: u32 = 16;
 }
 
 /// Fields before the event that this version knows.
-const KNOWN: [u32; 15] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
+const KNOWN: [u32; 16] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16];
 
 /// Tags of the envelope: number times 8 plus wire type.
 mod tag {
@@ -48,6 +49,7 @@ mod tag {
     pub(super) const HAS_EVENT_TIME: u32 = field::HAS_EVENT_TIME << 3;
     pub(super) const ROUTE_KEY: u32 = field::ROUTE_KEY << 3 | 2;
     pub(super) const BODY: u32 = field::BODY << 3 | 2;
+    pub(super) const SOURCE: u32 = field::SOURCE << 3 | 2;
 }
 
 /// Why a record cannot be read.
@@ -140,6 +142,46 @@ impl<'a> VerdictView<'a> {
     }
 }
 
+/// The record of `barrage.user` that a derived event follows from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Source {
+    /// The log's uuid.
+    pub log_uuid: u128,
+    /// Partition of `barrage.user`.
+    pub partition: u16,
+    /// Offset of the record.
+    pub offset: u64,
+    /// Among the events that follow from that record, from 0.
+    pub index: u32,
+}
+
+impl Source {
+    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut source = Self::default();
+        let mut reader = Reader::new(bytes);
+        while let Some(field) = reader.next_field()? {
+            match field.number {
+                1 => {
+                    let uuid = field.bytes()?;
+                    source.log_uuid = u128::from_be_bytes(uuid.try_into().map_err(|_| DecodeError::Id(uuid.len()))?);
+                }
+                2 => source.partition = u16::try_from(field.uint32()?).unwrap_or(u16::MAX),
+                3 => source.offset = field.uint64()?,
+                4 => source.index = field.uint32()?,
+                _ => {}
+            }
+        }
+        Ok(source)
+    }
+
+    pub(crate) fn encode(&self, w: &mut Writer<'_>) {
+        w.bytes(1, &self.log_uuid.to_be_bytes());
+        w.uint64(2, u64::from(self.partition));
+        w.uint64(3, self.offset);
+        w.uint64(4, u64::from(self.index));
+    }
+}
+
 /// One record of `barrage.room` or `barrage.user`, borrowed from its bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct EnvelopeView<'a> {
@@ -173,6 +215,8 @@ pub struct EnvelopeView<'a> {
     pub route_key: &'a str,
     /// The callback's body, byte for byte; empty in copies.
     pub body: &'a [u8],
+    /// What a derived event follows from; `None` for every other record.
+    pub source: Option<Source>,
     /// What happened.
     pub event: Event<'a>,
     /// The bytes of `event`, also of one that this version does not know; empty when there is none.
@@ -211,6 +255,7 @@ impl<'a> EnvelopeView<'a> {
                 tag::HAS_EVENT_TIME => view.has_event_time = reader.bool()?,
                 tag::ROUTE_KEY => view.route_key = reader.string(tag)?,
                 tag::BODY => view.body = reader.bytes()?,
+                tag::SOURCE => view.source = Some(Source::decode(reader.bytes()?)?),
                 tag if tag >> 3 >= number::FIRST_EVENT => view.read_event(reader.field(tag)?)?,
                 tag => reader.skip(tag, &KNOWN)?,
             }

@@ -55,8 +55,8 @@ pub fn identity(envelope: &EnvelopeView<'_>) -> Option<Identity> {
             key.text(e.account).number(e.action as u64).text(e.reason).text(envelope.platform);
             key.finish()
         }
-        // Appending a version twice is told by the version.
-        Event::RulesApplied(_) => None,
+        // Appending a version twice is told by the version, a derived event sent twice by its source.
+        Event::RulesApplied(_) | Event::AccountGone(_) | Event::AccountBack(_) => None,
         _ => {
             let mut key = Key::timed(Basis::Digest, envelope)?;
             let content = if envelope.body.is_empty() { envelope.event_bytes } else { envelope.body };

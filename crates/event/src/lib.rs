@@ -9,6 +9,7 @@
 pub mod business;
 pub mod callback;
 pub mod command;
+pub mod derived;
 pub mod envelope;
 pub mod event;
 pub mod identity;
@@ -21,7 +22,8 @@ pub mod time;
 pub mod wire;
 
 pub use callback::{Callback, CallbackError, Stamp};
-pub use envelope::{DecodeError, EnvelopeView, Outcome, PARSER_VERSION, VerdictView, append_sequence};
+pub use derived::Derived;
+pub use envelope::{DecodeError, EnvelopeView, Outcome, PARSER_VERSION, Source, VerdictView, append_sequence};
 pub use event::{Event, Message, MessageKind};
 pub use identity::Identity;
 pub use position::{Offset, Partition, Position, Topic};

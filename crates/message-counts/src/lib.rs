@@ -29,7 +29,9 @@ pub mod proto {
     include!(concat!(env!("OUT_DIR"), "/barrage.message_counts.v1.rs"));
 }
 
-use barrage_projection::{MinutesPage, Projection, RankedRoom, ReadContext, Statistic, StoreError, ViewersPage};
+use barrage_projection::{
+    MinutesPage, Projection, RankQuery, RankedRoom, ReadContext, Statistic, StoreError, ViewersPage,
+};
 use serde_json::{Map, Value as Json};
 
 pub use projection::{RoomMessageCounts, SenderMessageCounts};
@@ -66,7 +68,7 @@ impl Statistic for MessageCounts {
     fn rank_rooms(
         &self,
         cx: &ReadContext<'_>,
-        _sort: &str,
+        _query: RankQuery<'_>,
         visit: &mut dyn FnMut(RankedRoom),
     ) -> Result<(), StoreError> {
         reads::rank_rooms(cx, visit)

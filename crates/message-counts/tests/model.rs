@@ -222,7 +222,7 @@ fn read<R>(harness_store: &dyn barrage_projection::Reader, at_ms: i64, f: impl F
 }
 
 /// Applies all, with a commit (and a restart) after the records that `cuts` names.
-fn run<P: barrage_projection::Projection>(projection: P, records: &[Vec<u8>], cuts: &[(usize, bool)]) -> Harness<P> {
+fn run(projection: impl barrage_projection::Projection, records: &[Vec<u8>], cuts: &[(usize, bool)]) -> Harness {
     let mut harness = Harness::new(projection, barrage_event::rules::RuleSet::default()).expect("own ids");
     for (index, bytes) in records.iter().enumerate() {
         let view = EnvelopeView::decode(bytes).expect("our own record");

@@ -82,6 +82,15 @@ impl<'a> KeyPart<'a> for &'a str {
     }
 }
 
+/// No key: as a prefix, that of every row.
+impl<'a> KeyCodec<'a> for () {
+    fn encode(&self, _: &mut Vec<u8>) {}
+
+    fn decode(bytes: &'a [u8]) -> Result<Self, KeyError> {
+        if bytes.is_empty() { Ok(()) } else { Err(KeyError("too long")) }
+    }
+}
+
 macro_rules! tuple_key {
     ($($name:ident $index:tt),+) => {
         impl<'a, $($name: KeyPart<'a>),+> KeyCodec<'a> for ($($name,)+) {

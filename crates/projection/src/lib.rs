@@ -10,6 +10,7 @@
 
 pub mod bucket;
 pub mod codec;
+pub mod effects;
 pub mod key;
 #[cfg(any(test, feature = "test-util"))]
 pub mod memory;
@@ -20,9 +21,10 @@ pub mod statistic;
 pub mod table;
 
 pub use bucket::{BucketOverlay, BucketRef, BucketTable};
+pub use effects::{Effects, Intent};
 pub use key::{KeyCodec, KeyError};
 pub use overlay::{CommitSink, ErasedTable, StateHash, TableOverlay, TableRef, Tables};
-pub use projection::{ApplyError, Context, Projection};
+pub use projection::{ApplyError, Context, Place, Projection, Rules};
 pub use reads::{ReadContext, Reader, ReaderExt, VisitRowUntil};
-pub use statistic::{MinutesPage, RankedRoom, Statistic, ViewersPage};
+pub use statistic::{MinutesPage, RankQuery, RankedRoom, Statistic, ViewersPage};
 pub use table::{Backing, StoreError, Table, TableDef, Value, VisitRow};

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use barrage_event::rules::RuleSet;
 use barrage_event::{EnvelopeView, Offset, Partition};
 
+use crate::effects::Effects;
 use crate::overlay::{CommitSink, StateHash, TableClash, Tables};
-use crate::projection::{ApplyError, Context, Projection};
+use crate::projection::{ApplyError, Context, Place, Projection, Rules};
 use crate::reads::{Reader, VisitRowUntil};
 use crate::table::{Backing, StoreError, TableDef, VisitRow};
 
@@ -54,31 +55,54 @@ impl Reader for MemoryStore {
     }
 }
 
-/// One partition of one projection, driven by hand.
-#[derive(Debug)]
-pub struct Harness<P> {
-    projection: P,
+/// One partition, driven by hand.
+pub struct Harness {
+    projections: Vec<Box<dyn Projection>>,
     tables: Tables,
     /// What is committed.
     pub store: MemoryStore,
-    /// The rules in force.
+    /// The rules in force, and those that records are stamped with.
     pub rules: RuleSet,
+    /// What the last record caused.
+    pub effects: Effects,
     /// Hash of the committed state.
     pub hash: StateHash,
     stream_time_ms: i64,
     offset: u64,
 }
 
-impl<P: Projection> Harness<P> {
+impl std::fmt::Debug for Harness {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Harness").field("offset", &self.offset).finish_non_exhaustive()
+    }
+}
+
+impl Harness {
     /// An empty partition.
     ///
     /// # Errors
     /// [`TableClash`] when two of the projection's tables have one id.
-    pub fn new(projection: P, rules: RuleSet) -> Result<Self, TableClash> {
-        let defs: Vec<TableDef> = projection.tables();
+    pub fn new(projection: impl Projection, rules: RuleSet) -> Result<Self, TableClash> {
+        Self::of(vec![Box::new(projection)], rules)
+    }
+
+    /// An empty partition of several projections, applied in their order.
+    ///
+    /// # Errors
+    /// [`TableClash`] when two of the projections' tables have one id.
+    pub fn of(projections: Vec<Box<dyn Projection>>, rules: RuleSet) -> Result<Self, TableClash> {
+        let defs: Vec<TableDef> = projections.iter().flat_map(|projection| projection.tables()).collect();
         let tables = Tables::new(&defs)?;
-        let store = MemoryStore::default();
-        Ok(Self { projection, tables, store, rules, hash: StateHash::default(), stream_time_ms: 0, offset: 0 })
+        Ok(Self {
+            projections,
+            tables,
+            store: MemoryStore::default(),
+            rules,
+            effects: Effects::default(),
+            hash: StateHash::default(),
+            stream_time_ms: 0,
+            offset: 0,
+        })
     }
 
     /// Applies one record.
@@ -87,12 +111,20 @@ impl<P: Projection> Harness<P> {
     /// What the projection returns.
     pub fn apply(&mut self, record: &EnvelopeView<'_>) -> Result<(), ApplyError> {
         self.stream_time_ms = self.stream_time_ms.max(record.received_at_ms);
-        let partition = Partition { topic: self.projection.topic(), index: 0 };
-        let offset = Offset(self.offset);
+        self.effects.clear();
+        for projection in &self.projections {
+            let place = Place {
+                partition: Partition { topic: projection.topic(), index: 0 },
+                offset: Offset(self.offset),
+                stream_time_ms: self.stream_time_ms,
+                log_time_ms: self.stream_time_ms,
+            };
+            let rules = Rules { current: &self.rules, stamped: &self.rules, version: record.rules_version };
+            let mut cx = Context::new(&mut self.tables, &self.store, &mut self.effects, place, rules);
+            projection.apply(&mut cx, record)?;
+        }
         self.offset += 1;
-        let times = (self.stream_time_ms, self.stream_time_ms);
-        let mut cx = Context::new(&mut self.tables, &self.store, partition, offset, times, &self.rules);
-        self.projection.apply(&mut cx, record)
+        Ok(())
     }
 
     /// Commits what is applied and then keeps at most `memory_bytes` of clean rows in memory.

@@ -4,9 +4,10 @@ use std::fmt;
 
 use barrage_event::envelope::EnvelopeView;
 use barrage_event::rules::RuleSet;
-use barrage_event::{Offset, Partition, Topic};
+use barrage_event::{Derived, Offset, Partition, Topic};
 
 use crate::bucket::{BucketRef, BucketTable};
+use crate::effects::{Effects, Intent};
 use crate::overlay::{TableRef, Tables};
 use crate::table::{Backing, StoreError, Table, TableDef};
 
@@ -21,10 +22,9 @@ pub enum ApplyError {
     Store(#[from] StoreError),
 }
 
-/// What a projection has while it applies one event.
-pub struct Context<'c> {
-    tables: &'c mut Tables,
-    backing: &'c dyn Backing,
+/// Where in the log an event stands.
+#[derive(Debug, Clone, Copy)]
+pub struct Place {
     /// The partition.
     pub partition: Partition,
     /// The record's offset.
@@ -33,8 +33,39 @@ pub struct Context<'c> {
     pub stream_time_ms: i64,
     /// The record's timestamp in the log, ms.
     pub log_time_ms: i64,
-    /// The rules in force at this place of the log.
+}
+
+/// The rules that an event is applied by.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules<'c> {
+    /// Those in force at this place of the log: weights and time-outs.
+    pub current: &'c RuleSet,
+    /// Those of the version that is stamped in the record: caps and classification, so that a room and its viewers never
+    /// disagree.
+    pub stamped: &'c RuleSet,
+    /// Version of `current`.
+    pub version: u32,
+}
+
+/// What a projection has while it applies one event.
+pub struct Context<'c> {
+    tables: &'c mut Tables,
+    backing: &'c dyn Backing,
+    effects: &'c mut Effects,
+    /// The partition.
+    pub partition: Partition,
+    /// The record's offset.
+    pub offset: Offset,
+    /// Stream time, ms: the running maximum of `received_at`, this record's included.
+    pub stream_time_ms: i64,
+    /// The record's timestamp in the log, ms.
+    pub log_time_ms: i64,
+    /// The rules in force at this place of the log: weights and time-outs.
     pub rules: &'c RuleSet,
+    /// The rules that are stamped in the record: caps and classification, so that a room and its viewers never disagree.
+    pub stamped: &'c RuleSet,
+    /// Version of `rules`.
+    pub rules_version: u32,
 }
 
 impl fmt::Debug for Context<'_> {
@@ -52,12 +83,36 @@ impl<'c> Context<'c> {
     pub fn new(
         tables: &'c mut Tables,
         backing: &'c dyn Backing,
-        partition: Partition,
-        offset: Offset,
-        (stream_time_ms, log_time_ms): (i64, i64),
-        rules: &'c RuleSet,
+        effects: &'c mut Effects,
+        place: Place,
+        rules: Rules<'c>,
     ) -> Self {
-        Self { tables, backing, partition, offset, stream_time_ms, log_time_ms, rules }
+        Self {
+            tables,
+            backing,
+            effects,
+            partition: place.partition,
+            offset: place.offset,
+            stream_time_ms: place.stream_time_ms,
+            log_time_ms: place.log_time_ms,
+            rules: rules.current,
+            stamped: rules.stamped,
+            rules_version: rules.version,
+        }
+    }
+
+    /// Tells a room something of an account. Only on partitions of `barrage.user`: one flow, and nothing derived causes
+    /// another derived event.
+    ///
+    /// It leaves with the commit that holds this event's other changes and takes effect in the room exactly once.
+    pub fn derive(&mut self, derived: Derived) {
+        debug_assert_eq!(self.partition.topic, Topic::User, "derived events flow from accounts to rooms");
+        self.effects.derived.push(derived);
+    }
+
+    /// Tells `barrage.notifications` something, at least once.
+    pub fn notify(&mut self, intent: Intent) {
+        self.effects.intents.push(intent);
     }
 
     /// A plain table.

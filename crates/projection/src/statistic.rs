@@ -17,6 +17,25 @@ pub struct RankedRoom {
     pub score: u64,
 }
 
+/// Which rooms of a partition are wanted.
+#[derive(Debug, Clone, Copy)]
+pub struct RankQuery<'q> {
+    /// What they are ranked by: one of [`Statistic::room_sorts`].
+    pub sort: &'q str,
+    /// How many are wanted, best first.
+    pub keep: usize,
+    /// Only rooms behind this one, by score and then by name.
+    pub after: Option<(u64, &'q str)>,
+}
+
+impl RankQuery<'_> {
+    /// Whether the room stands behind the place that is asked from.
+    #[must_use]
+    pub fn wants(&self, room: &RankedRoom) -> bool {
+        self.after.is_none_or(|(score, name)| room.score < score || room.score == score && room.room.as_str() > name)
+    }
+}
+
 /// One page of a room's viewers.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ViewersPage {
@@ -68,17 +87,26 @@ pub trait Statistic: Send + Sync + 'static {
         &[]
     }
 
-    /// Visits every room of the partition with its score.
+    /// Visits rooms of the partition with their scores, in any order: at least the `keep` best of those that are wanted.
+    /// Visiting more is allowed, so a statistic without an order of its own visits all.
     ///
     /// # Errors
     /// [`StoreError`] when the store fails.
     fn rank_rooms(
         &self,
         _cx: &ReadContext<'_>,
-        _sort: &str,
+        _query: RankQuery<'_>,
         _visit: &mut dyn FnMut(RankedRoom),
     ) -> Result<(), StoreError> {
         Ok(())
+    }
+
+    /// How many of the partition's accounts there are at each level; empty when this statistic knows of no levels.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store fails.
+    fn levels(&self, _cx: &ReadContext<'_>) -> Result<BTreeMap<u32, u64>, StoreError> {
+        Ok(BTreeMap::new())
     }
 
     /// What viewers can be ranked by here: values of `sort=` of `/v1/rooms/{room}/viewers`.

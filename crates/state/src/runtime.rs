@@ -2,6 +2,8 @@
 //!
 //! Persisted: never change or reuse an id; retire it in place.
 
+use std::ops::Range;
+
 use barrage_projection::codec::row_hash;
 use barrage_projection::{StateHash, Table, TableDef};
 use prost::Message as _;
@@ -15,7 +17,7 @@ pub const META_ROW: &[u8] = &[0];
 pub const FIRST_STATISTIC_TABLE: u8 = 16;
 
 /// Format of the runtime's rows; another one in a store means that the store is rebuilt.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 
 /// How far a store has come.
 pub type Meta = proto::StoreMeta;
@@ -98,7 +100,7 @@ impl Table for DeadLetters {
     type Value = proto::DeadLetter;
 }
 
-/// The rules in force: one row.
+/// The rules in force (row 0), and the versions before them.
 #[derive(Debug)]
 pub struct Rules;
 impl Table for Rules {
@@ -106,6 +108,40 @@ impl Table for Rules {
     const NAME: &'static str = "runtime.rules";
     type Key<'a> = (u8,);
     type Value = proto::RulesRow;
+}
+
+/// Ids of the tables that hold what is on its way out. What is in them depends on what was sent, not on the log
+/// alone: they are part of no hash.
+pub const NOT_HASHED: Range<u8> = 8..FIRST_STATISTIC_TABLE;
+
+/// Derived events that wait to be appended: offset and index of their source.
+#[derive(Debug)]
+pub struct Outbox;
+impl Table for Outbox {
+    const ID: u8 = 8;
+    const NAME: &'static str = "runtime.outbox";
+    type Key<'a> = (u64, u32);
+    type Value = proto::OutboxRow;
+}
+
+/// Intents that wait to be published: offset and index of their source.
+#[derive(Debug)]
+pub struct Intents;
+impl Table for Intents {
+    const ID: u8 = 9;
+    const NAME: &'static str = "runtime.intents";
+    type Key<'a> = (u64, u32);
+    type Value = proto::IntentRow;
+}
+
+/// What is known of the sending: one row.
+#[derive(Debug)]
+pub struct Sending;
+impl Table for Sending {
+    const ID: u8 = 10;
+    const NAME: &'static str = "runtime.sending";
+    type Key<'a> = (u8,);
+    type Value = proto::SendingRow;
 }
 
 /// The runtime's tables.
@@ -117,5 +153,8 @@ pub fn tables() -> Vec<TableDef> {
         TableDef::of::<BusinessKeys>(),
         TableDef::of::<DeadLetters>(),
         TableDef::of::<Rules>(),
+        TableDef::of::<Outbox>(),
+        TableDef::of::<Intents>(),
+        TableDef::of::<Sending>(),
     ]
 }

@@ -12,7 +12,7 @@ use rocksdb::{DB, DBPinnableSlice, Direction, IteratorMode, ReadOptions, WriteBa
 
 use crate::StateError;
 use crate::env::StateEnv;
-use crate::runtime::{FIRST_STATISTIC_TABLE, META_ROW, Meta};
+use crate::runtime::{FIRST_STATISTIC_TABLE, META_ROW, Meta, NOT_HASHED};
 
 /// An open store.
 pub struct Store {
@@ -130,7 +130,8 @@ impl Store {
             let mut whole = Vec::new();
             snapshot
                 .scan_rows(&[], None, &mut |row, value| {
-                    if row != META_ROW {
+                    let outgoing = row.first().is_some_and(|table| NOT_HASHED.contains(table));
+                    if row != META_ROW && !outgoing {
                         whole.clear();
                         whole.extend_from_slice(row);
                         whole.extend_from_slice(value);

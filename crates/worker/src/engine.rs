@@ -7,15 +7,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
-use barrage_event::rules::RuleSet;
-use barrage_event::{EnvelopeView, Event, Offset, Partition, identity};
+use barrage_event::{EnvelopeView, Event, Offset, Partition, Source, identity};
 use barrage_log::{EventLog, ReadError, Record};
-use barrage_projection::{ApplyError, Context, Projection, StateHash, Statistic, StoreError, Tables};
-use barrage_state::proto::{DeadLetter, HighWater, RulesRow, StatisticVersion};
-use barrage_state::runtime::{self, DeadLetters, FIRST_STATISTIC_TABLE, FORMAT, Rules};
+use barrage_projection::{ApplyError, Context, Effects, Place, Projection, StateHash, Statistic, StoreError, Tables};
+use barrage_state::proto::{DeadLetter, HighWater, RulesRow, SourceMark, StatisticVersion};
+use barrage_state::runtime::{self, DeadLetters, FIRST_STATISTIC_TABLE, FORMAT, NOT_HASHED};
 use barrage_state::{Changes, Meta, StateEnv, StateError, Store, StoreDir};
 
 use crate::duplicates::{BusinessKey, DuplicateWindow, business_key};
+use crate::outbox::{Key, Outgoing};
+use crate::rules_in_force::RulesInForce;
 
 /// Dead letters kept in the state; later ones are only counted, so that a flood of them stays bounded.
 pub const DEAD_LETTERS_MAX: u64 = 10_000;
@@ -99,7 +100,9 @@ pub struct Engine {
     statistics: Arc<Vec<Box<dyn Statistic>>>,
     projections: Vec<Box<dyn Projection>>,
     window: DuplicateWindow,
-    rules: Arc<RuleSet>,
+    rules: RulesInForce,
+    effects: Effects,
+    outgoing: Outgoing,
     committed: Meta,
     meta: Meta,
     changes: Changes,
@@ -171,7 +174,9 @@ impl Engine {
             statistics: Arc::clone(statistics),
             projections,
             window: DuplicateWindow::default(),
-            rules: Arc::new(RuleSet::default()),
+            rules: RulesInForce::default(),
+            effects: Effects::default(),
+            outgoing: Outgoing::new(log.uuid(), partition),
             committed: meta.clone(),
             meta,
             changes: Changes::default(),
@@ -191,12 +196,8 @@ impl Engine {
         let backing: &Store = &self.store;
         self.tables.discard(backing)?;
         self.window = DuplicateWindow::load(backing)?;
-        let row = self.tables.table::<Rules>(backing)?.get(&(0,))?.cloned();
-        self.rules = Arc::new(match row {
-            None => RuleSet::default(),
-            Some(row) => parse_rules(&row.rules_toml)
-                .map_err(|problem| StoreError::Damaged { table: "runtime.rules", problem })?,
-        });
+        self.rules = RulesInForce::load(&mut self.tables, backing)?;
+        self.effects.clear();
         Ok(())
     }
 
@@ -306,17 +307,17 @@ impl Engine {
     }
 
     fn apply_envelope(&mut self, record: &Record<'_>, envelope: &EnvelopeView<'_>) -> Result<Applied, Stop> {
-        if !self.advance_sequence(envelope, record.timestamp_ms) {
+        if !self.advance_sequence(envelope, record.timestamp_ms) || !self.advance_source(envelope) {
             self.meta.resent += 1;
             return Ok(Applied::Next);
         }
         let received = envelope.received_at_ms.min(record.timestamp_ms.saturating_add(AHEAD_OF_LOG_MS));
         self.meta.stream_time = self.meta.stream_time.max(received);
         let backing: &Store = &self.store;
-        self.window.expire(self.meta.log_time, &self.rules, &mut self.tables, backing)?;
+        self.window.expire(self.meta.log_time, self.rules.current(), &mut self.tables, backing)?;
         if let Some(key) = identity::business_key(envelope) {
             let meta = &mut self.meta;
-            match business_key(key, meta.log_time, &self.rules, meta, &mut self.tables, backing)? {
+            match business_key(key, meta.log_time, self.rules.current(), meta, &mut self.tables, backing)? {
                 BusinessKey::New => {}
                 BusinessKey::Same => {
                     self.meta.duplicates += 1;
@@ -331,7 +332,14 @@ impl Engine {
             }
         } else if let Some(id) = identity::identity(envelope) {
             let log_time = self.meta.log_time;
-            if self.window.seen(id, envelope.received_at_ms, log_time, &self.rules, &mut self.tables, backing)? {
+            if self.window.seen(
+                id,
+                envelope.received_at_ms,
+                log_time,
+                self.rules.current(),
+                &mut self.tables,
+                backing,
+            )? {
                 self.meta.duplicates += 1;
                 return Ok(Applied::Next);
             }
@@ -375,17 +383,35 @@ impl Engine {
         true
     }
 
+    /// Whether a derived event is above what came from its source before, which moves up to it.
+    fn advance_source(&mut self, envelope: &EnvelopeView<'_>) -> bool {
+        let Some(Source { log_uuid, partition, offset, index }) = envelope.source else { return true };
+        let (uuid, partition) = (log_uuid.to_be_bytes(), u32::from(partition));
+        let marks = &mut self.meta.source_marks;
+        let place = marks.binary_search_by(|mark| (mark.log_uuid.as_slice(), mark.partition).cmp(&(&uuid, partition)));
+        match place {
+            Ok(place) => {
+                let mark = &mut marks[place];
+                if (offset, index) <= (mark.offset, mark.index) {
+                    return false;
+                }
+                (mark.offset, mark.index) = (offset, index);
+            }
+            Err(place) => marks.insert(place, SourceMark { log_uuid: uuid.to_vec(), partition, offset, index }),
+        }
+        true
+    }
+
     /// Takes over a version of the rules; `false` when this version of Barrage cannot read it.
     fn apply_rules(&mut self, record: &Record<'_>, version: u32, toml: &str, by: &str) -> Result<bool, Stop> {
         if version <= self.meta.rules_version {
             return Ok(true);
         }
-        match parse_rules(toml) {
+        match RulesInForce::parse(toml) {
             Ok(rules) => {
                 let backing: &Store = &self.store;
                 let row = RulesRow { version, rules_toml: toml.to_owned(), applied_by: by.to_owned() };
-                self.tables.table::<Rules>(backing)?.set(&(0,), row)?;
-                self.rules = Arc::new(rules);
+                self.rules.replace(rules, row, &mut self.tables, backing)?;
                 self.meta.rules_version = version;
                 self.window.rules_changed();
                 Ok(true)
@@ -411,19 +437,20 @@ impl Engine {
 
     fn project(&mut self, record: &Record<'_>, envelope: &EnvelopeView<'_>) -> Result<Applied, Stop> {
         let refused = self.refusals.iter().any(|r| r.offset == record.offset.0);
+        self.effects.clear();
         for (place, projection) in self.projections.iter().enumerate() {
             if refused && self.refusals.iter().any(|r| r.offset == record.offset.0 && r.projection == place) {
                 continue;
             }
             let backing: &Store = &self.store;
-            let mut cx = Context::new(
-                &mut self.tables,
-                backing,
-                self.partition,
-                record.offset,
-                (self.meta.stream_time, self.meta.log_time),
-                &self.rules,
-            );
+            let at = Place {
+                partition: self.partition,
+                offset: record.offset,
+                stream_time_ms: self.meta.stream_time,
+                log_time_ms: self.meta.log_time,
+            };
+            let rules = self.rules.of(envelope.rules_version);
+            let mut cx = Context::new(&mut self.tables, backing, &mut self.effects, at, rules);
             // A projection that panics has a defect in it; the partition goes on without this event in it.
             let result = catch_unwind(AssertUnwindSafe(|| projection.apply(&mut cx, envelope)));
             let reason = match result {
@@ -437,6 +464,10 @@ impl Engine {
             return Ok(Applied::Rewound);
         }
         self.see_app(envelope.app);
+        if !self.effects.is_empty() {
+            let backing: &Store = &self.store;
+            self.outgoing.put(record.offset, &mut self.effects, &mut self.tables, backing)?;
+        }
         if !refused {
             self.meta.applied += 1;
             return Ok(Applied::Next);
@@ -479,21 +510,60 @@ impl Engine {
         Ok(())
     }
 
+    /// Derived events and intents below this place are not kept: they were sent by the store that this one will replace.
+    pub(crate) fn set_outgoing_floor(&mut self, floor: Key) {
+        self.outgoing.set_floor(floor);
+    }
+
+    /// Whether it is known which of the store's derived events are in the log already.
+    pub(crate) fn is_settled(&mut self) -> Result<bool, Stop> {
+        let backing: &Store = &self.store;
+        Ok(Outgoing::is_settled(&mut self.tables, backing)?)
+    }
+
+    /// From now on it is.
+    pub(crate) fn settle(&mut self) -> Result<(), Stop> {
+        let backing: &Store = &self.store;
+        Ok(self.outgoing.settle(&mut self.tables, backing)?)
+    }
+
+    /// These derived events are in the log.
+    pub(crate) fn sent(&mut self, keys: &[Key]) -> Result<(), Stop> {
+        let backing: &Store = &self.store;
+        Ok(self.outgoing.sent(keys, &mut self.tables, backing)?)
+    }
+
+    /// These intents are published.
+    pub(crate) fn told(&mut self, keys: &[Key]) -> Result<(), Stop> {
+        let backing: &Store = &self.store;
+        Ok(self.outgoing.told(keys, &mut self.tables, backing)?)
+    }
+
+    /// Whether there is something to commit.
+    #[must_use]
+    pub fn is_dirty(&self) -> bool {
+        self.uncommitted() > 0 || self.outgoing.is_touched()
+    }
+
     /// Writes all changes and the next offset in one batch; nothing is written when nothing was applied.
     ///
     /// # Errors
     /// [`Stop`] when the store fails.
     pub fn commit(&mut self, memory_bytes: usize) -> Result<(), Stop> {
-        if self.meta.next_offset == self.committed.next_offset {
+        let moved = self.meta.next_offset != self.committed.next_offset;
+        if !self.outgoing.take_touched() && !moved {
             return Ok(());
         }
         let mut state: StateHash = self.meta.state_hash_value();
         let mut own: StateHash = self.meta.runtime_hash_value();
         self.tables.commit(&|id| id >= FIRST_STATISTIC_TABLE, &mut self.changes, &mut state);
-        self.tables.commit(&|id| id < FIRST_STATISTIC_TABLE, &mut self.changes, &mut own);
+        self.tables.commit(&|id| id < NOT_HASHED.start, &mut self.changes, &mut own);
+        self.tables.commit(&|id| NOT_HASHED.contains(&id), &mut self.changes, &mut StateHash::default());
         self.meta.set_hashes(state, own);
-        self.meta.last_record_id.clear();
-        self.meta.last_record_id.extend_from_slice(self.last_id.as_ref().map_or(&[], |id| id.as_slice()));
+        if moved {
+            self.meta.last_record_id.clear();
+            self.meta.last_record_id.extend_from_slice(self.last_id.as_ref().map_or(&[], |id| id.as_slice()));
+        }
         self.store.commit(&mut self.changes, &self.meta)?;
         self.committed.clone_from(&self.meta);
         self.tables.evict(memory_bytes);
@@ -505,11 +575,6 @@ impl Engine {
 #[must_use]
 pub fn versions(statistics: &[Box<dyn Statistic>]) -> Vec<StatisticVersion> {
     statistics.iter().map(|s| StatisticVersion { name: s.name().to_owned(), version: s.state_version() }).collect()
-}
-
-fn parse_rules(toml: &str) -> Result<RuleSet, String> {
-    let rules = RuleSet::from_toml(toml).map_err(|e| e.to_string())?;
-    Ok(rules)
 }
 
 /// The id of a record, read without the rest; `None` when it is no envelope.

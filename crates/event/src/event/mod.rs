@@ -66,6 +66,10 @@ pub enum Event<'a> {
     MembershipOpened(MembershipOpened<'a>),
     /// A version of the rules became valid.
     RulesApplied(RulesApplied<'a>),
+    /// Derived: an account's last device went.
+    AccountGone(AccountGone<'a>),
+    /// Derived: the account is connected again.
+    AccountBack(AccountBack<'a>),
 }
 
 impl<'a> Event<'a> {
@@ -97,6 +101,8 @@ impl<'a> Event<'a> {
             number::GIFT_BILLED => Self::GiftBilled(GiftBilled::decode(field.bytes()?)?),
             number::MEMBERSHIP_OPENED => Self::MembershipOpened(MembershipOpened::decode(field.bytes()?)?),
             number::RULES_APPLIED => Self::RulesApplied(RulesApplied::decode(field.bytes()?)?),
+            number::ACCOUNT_GONE => Self::AccountGone(AccountGone::decode(field.bytes()?)?),
+            number::ACCOUNT_BACK => Self::AccountBack(AccountBack::decode(field.bytes()?)?),
             _ => return Ok(None),
         }))
     }
@@ -117,6 +123,8 @@ impl<'a> Event<'a> {
             Self::StreamChange(e) => e.stream_id,
             Self::GiftBilled(e) => e.group_id,
             Self::MembershipOpened(e) => e.group_id,
+            Self::AccountGone(e) => e.group_id,
+            Self::AccountBack(e) => e.group_id,
             Self::None
             | Self::StateChange(_)
             | Self::QuotaAlarm(_)
@@ -379,6 +387,28 @@ view! {
         rules_toml: &'a str = 2 string,
         /// Who applied it, as the command told.
         applied_by: &'a str = 3 string,
+    }
+}
+
+view! {
+    /// An account's last device went, while the room has not seen it leave.
+    pub struct AccountGone<'a> {
+        /// The room.
+        group_id: &'a str = 1 string,
+        /// The account.
+        account: &'a str = 2 string,
+        /// How much earlier it may have happened, ms: a lost connection is reported late; 0 for a logout.
+        uncertain_ms: u64 = 3 uint64,
+    }
+}
+
+view! {
+    /// The account is connected again within the grace and has left no room meanwhile.
+    pub struct AccountBack<'a> {
+        /// The room.
+        group_id: &'a str = 1 string,
+        /// The account.
+        account: &'a str = 2 string,
     }
 }
 

@@ -1,5 +1,7 @@
 //! Checks a rule set, and says of what is wrong in which field it stands.
 
+mod statistics;
+
 use super::{CustomRules, DAY_MS, HOUR_MS, MINUTE_MS, Mute, RuleSet, WordAction, Words};
 
 /// Limits of a rule set, so that it fits a record of the log and its compiled form stays small.
@@ -24,6 +26,12 @@ pub mod limits {
     pub const TYPE_BYTES_MAX: usize = 128;
     /// Steps of a path.
     pub const PATH_STEPS_MAX: usize = 16;
+    /// Thresholds of user levels.
+    pub const THRESHOLDS_MAX: usize = 1_000;
+    /// Points of a threshold.
+    pub const POINTS_MAX: u64 = 1_000_000_000_000;
+    /// Any weight, thousandths of a point.
+    pub const WEIGHT_MAX: u64 = 1_000_000_000;
     /// Length of a path, bytes.
     pub const PATH_BYTES_MAX: usize = 256;
 }
@@ -54,6 +62,12 @@ impl Errors {
     fn range(&mut self, field: &str, value: u64, min: u64, max: u64) {
         if !(min..=max).contains(&value) {
             self.add(field, format!("{value} ms is outside {min} to {max}"));
+        }
+    }
+
+    fn number(&mut self, field: &str, value: u64, min: u64, max: u64) {
+        if !(min..=max).contains(&value) {
+            self.add(field, format!("{value} is outside {min} to {max}"));
         }
     }
 
@@ -100,6 +114,7 @@ impl RuleSet {
         let r = &self.retention;
         errors.range("retention.minutes_ms", r.minutes_ms, HOUR_MS, 366 * DAY_MS);
         errors.range("retention.hours_ms", r.hours_ms, r.minutes_ms.min(366 * DAY_MS), 3_660 * DAY_MS);
+        statistics::check(self, &mut errors);
         check_mute(&self.before.mute, &mut errors);
         check_words(&self.before.words, &mut errors);
         if errors.0.is_empty() { Ok(()) } else { Err(errors.0) }

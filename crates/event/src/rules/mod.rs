@@ -6,6 +6,7 @@
 mod check;
 mod compiled;
 mod custom;
+mod statistics;
 mod words;
 
 use serde::{Deserialize, Serialize};
@@ -13,6 +14,10 @@ use serde::{Deserialize, Serialize};
 pub use check::{RuleError, limits};
 pub use compiled::{Compiled, Verdict};
 pub use custom::{Classified, Custom};
+pub use statistics::{
+    DurationRules, GiftRules, GiftSource, HeatRules, LevelCaps, LevelRules, LevelWeights, LikeRules, NotifyRules,
+    PresenceRules,
+};
 
 /// The shipped rule set in its file form, with a comment on every line.
 pub const DEFAULT_TOML: &str = include_str!("default.toml");
@@ -31,6 +36,20 @@ pub struct RuleSet {
     pub windows: Windows,
     /// How long detail is kept.
     pub retention: Retention,
+    /// Online duration of accounts.
+    pub duration: DurationRules,
+    /// Who is in a room.
+    pub presence: PresenceRules,
+    /// Caps of likes.
+    pub likes: LikeRules,
+    /// Gifts and memberships.
+    pub gifts: GiftRules,
+    /// Heat of rooms.
+    pub heat: HeatRules,
+    /// Levels of accounts.
+    pub levels: LevelRules,
+    /// What is told to `barrage.notifications`.
+    pub notify: NotifyRules,
     /// How before-callbacks are answered.
     pub before: Before,
 }

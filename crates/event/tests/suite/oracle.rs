@@ -35,6 +35,12 @@ fn to_proto(view: &EnvelopeView<'_>) -> Envelope {
         has_event_time: view.has_event_time,
         route_key: view.route_key.into(),
         body: view.body.to_vec(),
+        source: view.source.map(|s| proto::Source {
+            log_uuid: s.log_uuid.to_be_bytes().to_vec(),
+            partition: u32::from(s.partition),
+            offset: s.offset,
+            index: s.index,
+        }),
         event: event_to_proto(&view.event),
     }
 }
@@ -97,6 +103,8 @@ fn event_to_proto(event: &Event<'_>) -> Option<P> {
             P::MembershipOpened(same!(e, MembershipOpened { idempotency_key, account, group_id, tier, months, value }))
         }
         Event::RulesApplied(e) => P::RulesApplied(same!(e, RulesApplied { version, rules_toml, applied_by })),
+        Event::AccountGone(e) => P::AccountGone(same!(e, AccountGone { group_id, account, uncertain_ms })),
+        Event::AccountBack(e) => P::AccountBack(same!(e, AccountBack { group_id, account })),
     })
 }
 
@@ -299,6 +307,10 @@ fn other_event() -> impl Strategy<Value = P> {
         (any::<u32>(), t()).prop_map(|(version, [rules_toml, applied_by])| {
             P::RulesApplied(proto::RulesApplied { version, rules_toml, applied_by })
         }),
+        (any::<u64>(), t()).prop_map(|(uncertain_ms, [group_id, account])| {
+            P::AccountGone(proto::AccountGone { group_id, account, uncertain_ms })
+        }),
+        t().prop_map(|[group_id, account]| P::AccountBack(proto::AccountBack { group_id, account })),
     ]
 }
 
@@ -314,29 +326,39 @@ fn envelopes() -> impl Strategy<Value = Envelope> {
     (
         (1..=u128::MAX, any::<(u32, i64, i64, u64, u64, u32, u32)>(), t()),
         (option::of(verdict), any::<(Option<i64>, bool, Vec<u8>)>(), option::of(event)),
+        option::of(any::<(u128, u16, u64, u32)>()),
     )
-        .prop_map(|((id, numbers, texts), (verdict, (original_event_time, has_event_time, body), event))| {
-            let (sdk_app_id, occurred_at, received_at, incarnation, sequence, rules_version, parser_version) = numbers;
-            let [command, platform, route_key] = texts;
-            Envelope {
-                id: id.to_be_bytes().to_vec(),
-                sdk_app_id,
-                command,
-                occurred_at,
-                received_at,
-                incarnation,
-                sequence,
-                platform,
-                verdict,
-                rules_version,
-                parser_version,
-                original_event_time,
-                has_event_time,
-                route_key,
-                body,
-                event,
-            }
-        })
+        .prop_map(
+            |((id, numbers, texts), (verdict, (original_event_time, has_event_time, body), event), source)| {
+                let (sdk_app_id, occurred_at, received_at, incarnation, sequence, rules_version, parser_version) =
+                    numbers;
+                let [command, platform, route_key] = texts;
+                Envelope {
+                    id: id.to_be_bytes().to_vec(),
+                    sdk_app_id,
+                    command,
+                    occurred_at,
+                    received_at,
+                    incarnation,
+                    sequence,
+                    platform,
+                    verdict,
+                    rules_version,
+                    parser_version,
+                    original_event_time,
+                    has_event_time,
+                    route_key,
+                    body,
+                    source: source.map(|(log_uuid, partition, offset, index)| proto::Source {
+                        log_uuid: log_uuid.to_be_bytes().to_vec(),
+                        partition: u32::from(partition),
+                        offset,
+                        index,
+                    }),
+                    event,
+                }
+            },
+        )
 }
 
 /// One delivered message as JSON, with the event that it should become.

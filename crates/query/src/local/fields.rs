@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use barrage_event::Offset;
-use barrage_projection::{ReadContext, Statistic, ViewersPage};
+use barrage_projection::{RankQuery, ReadContext, Statistic, ViewersPage};
 use barrage_worker::Snapshot;
 use serde_json::{Map, Value as Json, json};
 
@@ -143,7 +143,9 @@ pub(super) fn ranking(
     let mut known = sort.is_empty();
     for statistic in statistics.iter().filter(|s| s.room_sorts().contains(&sort)) {
         known = true;
-        statistic.rank_rooms(cx, sort, &mut |ranked| top.offer((Reverse(ranked.score), ranked.room)))?;
+        let (keep, after) = top.wanted();
+        let query = RankQuery { sort, keep, after };
+        statistic.rank_rooms(cx, query, &mut |ranked| top.offer((Reverse(ranked.score), ranked.room)))?;
     }
     if !known {
         return Err(unknown_sort(sort));

@@ -1,6 +1,6 @@
 //! The best places of a ranking.
 
-use std::cmp::Ordering;
+use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 
 use crate::question::Place;
@@ -17,6 +17,11 @@ pub(super) struct Top<'a> {
 impl<'a> Top<'a> {
     pub(super) fn new(keep: usize, after: Option<&'a Place>, before: Option<&'a Place>) -> Self {
         Self { keep, after, before, places: BinaryHeap::new() }
+    }
+
+    /// How many places are wanted, and behind which score and name.
+    pub(super) fn wanted(&self) -> (usize, Option<(u64, &'a str)>) {
+        (self.keep, self.after.map(|(Reverse(score), name)| (*score, name.as_str())))
     }
 
     pub(super) fn offer(&mut self, place: Place) {
@@ -42,8 +47,6 @@ impl<'a> Top<'a> {
 
 #[cfg(test)]
 mod tests {
-    use std::cmp::Reverse;
-
     use super::*;
 
     #[test]

@@ -1,0 +1,133 @@
+//! What events cause beside changed rows, on its way out: derived events to rooms, intents to `barrage.notifications`.
+//!
+//! Both are rows of the store, written in the same batch as everything else, so that none is lost and none is made up.
+//! They are taken out again when the log, or the publisher, has acknowledged them. A crash in between sends some a second
+//! time: a room drops what is not above its source's high-water, a listener what has an id that it knows.
+
+use barrage_event::{Offset, Partition, Source};
+use barrage_projection::{Backing, Effects, Reader, ReaderExt as _, StoreError, Tables};
+use barrage_state::proto::{IntentRow, OutboxRow, SendingRow};
+use barrage_state::runtime::{Intents, Outbox, Sending};
+use serde_json::json;
+
+/// Place of something that is sent: the record that caused it, and the number among what that record caused.
+pub(crate) type Key = (u64, u32);
+
+/// The row of [`Sending`].
+const SENDING: u8 = 0;
+
+/// Writes what records cause into the tables of one partition.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    log_uuid: u128,
+    partition: Partition,
+    /// Nothing below is kept: a rebuild need not hold what the live store has sent long ago.
+    floor: Key,
+    /// Rows were taken out since the last commit.
+    touched: bool,
+}
+
+impl Outgoing {
+    pub(crate) fn new(log_uuid: u128, partition: Partition) -> Self {
+        Self { log_uuid, partition, floor: (0, 0), touched: false }
+    }
+
+    /// Nothing below this place is kept from now on.
+    pub(crate) fn set_floor(&mut self, floor: Key) {
+        self.floor = floor;
+    }
+
+    /// Keeps what a record has caused.
+    pub(crate) fn put(
+        &self,
+        offset: Offset,
+        effects: &mut Effects,
+        tables: &mut Tables,
+        backing: &dyn Backing,
+    ) -> Result<(), StoreError> {
+        for (index, derived) in (0_u32..).zip(effects.derived.drain(..)) {
+            if (offset.0, index) < self.floor {
+                continue;
+            }
+            let source = Source { log_uuid: self.log_uuid, partition: self.partition.index, offset: offset.0, index };
+            let record = derived.encode(source);
+            let row = OutboxRow { app: derived.app, room: derived.group_id, record };
+            *tables.table::<Outbox>(backing)?.entry_known_new(&(offset.0, index)) = row;
+        }
+        for (index, intent) in (0_u32..).zip(effects.intents.drain(..)) {
+            if (offset.0, index) < self.floor {
+                continue;
+            }
+            let message = json!({
+                "id": intent.id(),
+                "kind": intent.kind,
+                "app": intent.app,
+                "at_ms": intent.at_ms,
+                "source": format!("{}@{offset}", self.partition),
+                "fields": intent.fields,
+            });
+            let row = IntentRow { key: intent.id(), message: message.to_string() };
+            *tables.table::<Intents>(backing)?.entry_known_new(&(offset.0, index)) = row;
+        }
+        Ok(())
+    }
+
+    /// Takes out derived events that are in the log.
+    pub(crate) fn sent(&mut self, keys: &[Key], tables: &mut Tables, backing: &dyn Backing) -> Result<(), StoreError> {
+        self.touched |= !keys.is_empty();
+        keys.iter().try_for_each(|key| tables.table::<Outbox>(backing)?.remove(key).map(drop))
+    }
+
+    /// Takes out intents that are published.
+    pub(crate) fn told(&mut self, keys: &[Key], tables: &mut Tables, backing: &dyn Backing) -> Result<(), StoreError> {
+        self.touched |= !keys.is_empty();
+        keys.iter().try_for_each(|key| tables.table::<Intents>(backing)?.remove(key).map(drop))
+    }
+
+    /// Whether it is known from where on this store's events have to be sent.
+    pub(crate) fn is_settled(tables: &mut Tables, backing: &dyn Backing) -> Result<bool, StoreError> {
+        Ok(tables.table::<Sending>(backing)?.get(&(SENDING,))?.is_some_and(|row| row.settled))
+    }
+
+    pub(crate) fn settle(&mut self, tables: &mut Tables, backing: &dyn Backing) -> Result<(), StoreError> {
+        self.touched = true;
+        tables.table::<Sending>(backing)?.set(&(SENDING,), SendingRow { settled: true })
+    }
+
+    /// Whether there is something to commit beside applied records; not any more after this.
+    pub(crate) fn take_touched(&mut self) -> bool {
+        std::mem::take(&mut self.touched)
+    }
+
+    pub(crate) fn is_touched(&self) -> bool {
+        self.touched
+    }
+}
+
+/// The first rows of a committed outbox at or behind `from`, at most `limit`.
+pub(crate) fn derived_rows(
+    reader: &(impl Reader + ?Sized),
+    from: Key,
+    limit: usize,
+) -> Result<Vec<(Key, OutboxRow)>, StoreError> {
+    let mut rows = Vec::new();
+    reader.scan_from::<Outbox>(&(), Some(&from), |key, row| {
+        rows.push((key, row));
+        if rows.len() < limit { std::ops::ControlFlow::Continue(()) } else { std::ops::ControlFlow::Break(()) }
+    })?;
+    Ok(rows)
+}
+
+/// The same of intents.
+pub(crate) fn intent_rows(
+    reader: &(impl Reader + ?Sized),
+    from: Key,
+    limit: usize,
+) -> Result<Vec<(Key, IntentRow)>, StoreError> {
+    let mut rows = Vec::new();
+    reader.scan_from::<Intents>(&(), Some(&from), |key, row| {
+        rows.push((key, row));
+        if rows.len() < limit { std::ops::ControlFlow::Continue(()) } else { std::ops::ControlFlow::Break(()) }
+    })?;
+    Ok(rows)
+}
