@@ -23,13 +23,22 @@ pub(crate) struct Outgoing {
     partition: Partition,
     /// Nothing below is kept: a rebuild need not hold what the live store has sent long ago.
     floor: Key,
-    /// Rows were taken out since the last commit.
-    touched: bool,
+    /// What was taken out since the last commit.
+    taken: Taken,
+}
+
+/// Changes of the outbox that follow from answers, not from records: when a partition goes back to its last commit they
+/// hold all the same.
+#[derive(Debug, Default)]
+struct Taken {
+    derived: Vec<Key>,
+    intents: Vec<Key>,
+    settled: bool,
 }
 
 impl Outgoing {
     pub(crate) fn new(log_uuid: u128, partition: Partition) -> Self {
-        Self { log_uuid, partition, floor: (0, 0), touched: false }
+        Self { log_uuid, partition, floor: (0, 0), taken: Taken::default() }
     }
 
     /// Nothing below this place is kept from now on.
@@ -74,13 +83,13 @@ impl Outgoing {
 
     /// Takes out derived events that are in the log.
     pub(crate) fn sent(&mut self, keys: &[Key], tables: &mut Tables, backing: &dyn Backing) -> Result<(), StoreError> {
-        self.touched |= !keys.is_empty();
+        self.taken.derived.extend_from_slice(keys);
         keys.iter().try_for_each(|key| tables.table::<Outbox>(backing)?.remove(key).map(drop))
     }
 
     /// Takes out intents that are published.
     pub(crate) fn told(&mut self, keys: &[Key], tables: &mut Tables, backing: &dyn Backing) -> Result<(), StoreError> {
-        self.touched |= !keys.is_empty();
+        self.taken.intents.extend_from_slice(keys);
         keys.iter().try_for_each(|key| tables.table::<Intents>(backing)?.remove(key).map(drop))
     }
 
@@ -90,17 +99,26 @@ impl Outgoing {
     }
 
     pub(crate) fn settle(&mut self, tables: &mut Tables, backing: &dyn Backing) -> Result<(), StoreError> {
-        self.touched = true;
+        self.taken.settled = true;
         tables.table::<Sending>(backing)?.set(&(SENDING,), SendingRow { settled: true })
     }
 
-    /// Whether there is something to commit beside applied records; not any more after this.
-    pub(crate) fn take_touched(&mut self) -> bool {
-        std::mem::take(&mut self.touched)
+    /// The tables are those of the last commit again: what was taken out since then is taken out of them, too.
+    pub(crate) fn again(&mut self, tables: &mut Tables, backing: &dyn Backing) -> Result<(), StoreError> {
+        let Taken { derived, intents, settled } = std::mem::take(&mut self.taken);
+        self.sent(&derived, tables, backing)?;
+        self.told(&intents, tables, backing)?;
+        if settled { self.settle(tables, backing) } else { Ok(()) }
     }
 
+    /// It is committed.
+    pub(crate) fn committed(&mut self) {
+        self.taken = Taken::default();
+    }
+
+    /// Whether there is something to commit beside applied records.
     pub(crate) fn is_touched(&self) -> bool {
-        self.touched
+        self.taken.settled || !self.taken.derived.is_empty() || !self.taken.intents.is_empty()
     }
 }
 

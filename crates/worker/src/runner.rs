@@ -15,6 +15,7 @@ use crate::homes::OpenStore;
 use crate::metrics::PartitionLabels;
 use crate::rebuild::{Rebuild, same, say_given_up, say_progress};
 use crate::restoring::Restoring;
+use crate::sending::Sender;
 use crate::shared::Shared;
 
 mod opening;
@@ -40,6 +41,7 @@ pub(crate) struct Runner {
     /// A snapshot on its way, for as long as there is no store.
     restoring: Option<Restoring>,
     waiting: Waiting,
+    sender: Sender,
     labels: PartitionLabels,
 }
 
@@ -70,8 +72,14 @@ impl Runner {
             parked_since: None,
             restoring: None,
             waiting: Waiting::default(),
+            sender: Sender::default(),
             labels,
         }
+    }
+
+    /// Whether an acknowledgement is waited for that ends no wait for the log.
+    pub(crate) fn is_sending(&self) -> bool {
+        self.sender.is_waiting()
     }
 
     fn partition(&self) -> Partition {
@@ -104,6 +112,7 @@ impl Runner {
                 self.stop(&error);
             }
             self.common.metrics.forget(&self.labels);
+            self.sender = Sender::default();
             self.parked_since = Some(Instant::now());
         }
         let engine = self.engine.as_ref()?;
@@ -159,7 +168,8 @@ impl Runner {
         };
         let before = engine.next_offset();
         let Read { mut commit, again } = read(engine, self.common.log.as_ref(), None)?;
-        let moved = engine.next_offset() != before || engine.uncommitted() > 0;
+        self.sender.step(engine, &self.common)?;
+        let moved = engine.next_offset() != before || engine.is_dirty();
         if moved && self.dirty_since.is_none() {
             self.dirty_since = Some(Instant::now());
         }
@@ -192,6 +202,7 @@ impl Runner {
         let before = engine.committed().clone();
         let start = Instant::now();
         engine.commit(self.common.overlay_share())?;
+        self.sender.committed();
         self.dirty_since = None;
         self.common.metrics.commit_seconds.observe(start.elapsed().as_secs_f64());
         let engine_bytes = engine.bytes();
@@ -215,7 +226,14 @@ impl Runner {
 
     fn start_rebuild(&mut self) {
         let made = self.dir.next().map_err(Stop::from).and_then(|dir| {
-            let (engine, _) = self.open_engine(&dir)?;
+            let (mut engine, _) = self.open_engine(&dir)?;
+            if let Some(live) = &mut self.engine {
+                engine.set_outgoing_floor(live.first_unsent()?);
+                // What the live store knows of the sending holds for the one that takes its place.
+                if live.is_settled()? {
+                    engine.settle()?;
+                }
+            }
             Ok(Rebuild { engine, dir })
         });
         match made {
@@ -264,7 +282,8 @@ impl Runner {
     /// At equal offset: the rebuilt store becomes the live one.
     fn swap(&mut self) -> Result<(), Stop> {
         self.commit()?;
-        let (Some(rebuild), Some(live)) = (self.rebuild.take(), self.engine.take()) else { return Ok(()) };
+        let (Some(mut rebuild), Some(live)) = (self.rebuild.take(), self.engine.take()) else { return Ok(()) };
+        rebuild.engine.forget_outgoing_below(live.first_unsent()?)?;
         let (same, new) = (same(&live, &rebuild.engine), rebuild.engine.committed());
         self.dir.set_current(&rebuild.dir)?;
         tracing::info!(
@@ -279,6 +298,7 @@ impl Runner {
             }
         });
         self.engine = Some(rebuild.engine);
+        self.sender = Sender::default();
         // Readers may hold the old store a moment longer; its files go when the last one is done, since the directory
         // entry is all that is removed here.
         drop(live);
