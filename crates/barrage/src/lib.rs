@@ -21,6 +21,7 @@ pub mod config;
 mod exit;
 mod live;
 mod logging;
+mod notifications;
 mod rules_control;
 mod server;
 mod statistics;

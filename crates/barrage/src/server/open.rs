@@ -21,6 +21,7 @@ use super::listeners::Addresses;
 use super::ownership::{self, Ownership};
 use super::shared_rules::{self, Follower};
 use crate::config::Config;
+use crate::notifications::{self, Notifications};
 
 /// Remembers the shape of the log in Kafka, so that callbacks are taken by a process that starts while it is down.
 const KNOWN_FILE: &str = "kafka-log.json";
@@ -91,7 +92,8 @@ impl Parts {
         let api_key = crate::api_key::of_server(std::env::var(crate::api_key::VARIABLE).ok(), data_dir)?;
         let as_log: Arc<dyn EventLog> = Arc::clone(&log) as Arc<dyn EventLog>;
         let statistics = crate::statistics::statistics();
-        let worker = Worker::start(&worker_options(&config)?, Arc::clone(&as_log), statistics, &mut registry)?;
+        let options = worker_options(&config, Box::new(notifications::File::open(data_dir)?))?;
+        let worker = Worker::start(&options, Arc::clone(&as_log), statistics, &mut registry)?;
         let stores = worker.stores();
         let metrics = barrage_ingest::Metrics::register(&mut registry);
         let query_metrics = barrage_query::Metrics::register(&mut registry);
@@ -179,7 +181,7 @@ impl Parts {
         let mut local = None;
         if role.projects() {
             let statistics = crate::statistics::statistics();
-            let options = worker_options(&config)?;
+            let options = worker_options(&config, Box::new(notifications::Topic::open(options)?))?;
             let started = Worker::start_without_partitions(&options, Arc::clone(&as_log), statistics, &mut registry)?;
             local = Some(Local::new(started.stores(), config.query.scans_in_flight_max));
             if let (Some(table), Some(topic), Some(address)) = (&table, owners_topic, grpc) {
@@ -373,7 +375,7 @@ fn remember(path: &Path, known: &KnownLog) -> anyhow::Result<()> {
         .with_context(|| format!("{} cannot be written", path.display()))
 }
 
-fn worker_options(config: &Config) -> anyhow::Result<WorkerOptions> {
+fn worker_options(config: &Config, board: Box<dyn notifications::Board>) -> anyhow::Result<WorkerOptions> {
     let mut options = WorkerOptions::new(config.data_dir.clone());
     let section = &config.worker;
     if section.threads > 0 {
@@ -382,6 +384,7 @@ fn worker_options(config: &Config) -> anyhow::Result<WorkerOptions> {
     options.commit_interval = Duration::from_millis(section.commit_interval_ms);
     options.overlay_bytes = section.overlay_bytes;
     options.state = section.state_options();
+    options.publisher = Some(Arc::new(Notifications::start(board)?));
     options.snapshots = config.snapshot.options().context("snapshots cannot be kept")?;
     Ok(options)
 }

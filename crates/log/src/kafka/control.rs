@@ -95,7 +95,7 @@ impl Future for ControlAck {
 }
 
 /// Takes the reports of the producer.
-struct Reports;
+pub(super) struct Reports;
 
 impl ClientContext for Reports {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {

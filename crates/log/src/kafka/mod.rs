@@ -13,6 +13,7 @@
 //!
 //! A batch is *not* atomic here: after a crash a part of an unacknowledged one may be in the log.
 
+mod announcements;
 mod control;
 mod feed;
 mod group;
@@ -39,6 +40,7 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
+pub use announcements::Announcements;
 pub use control::{ControlAck, ControlError, ControlRecord, ControlTopic};
 pub use group::Group;
 pub use metrics::KafkaMetrics;

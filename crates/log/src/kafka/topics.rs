@@ -50,6 +50,8 @@ pub(crate) enum Kind {
     Data,
     /// The last record of every key is kept.
     Control,
+    /// For others to read: every record is kept for a week.
+    Output,
 }
 
 /// A client for questions and for making topics.
@@ -152,6 +154,7 @@ impl Admin {
             .set("unclean.leader.election.enable", "false");
         new = match kind {
             Kind::Data => new.set("cleanup.policy", "delete").set("retention.ms", "-1").set("retention.bytes", "-1"),
+            Kind::Output => new.set("cleanup.policy", "delete").set("retention.ms", "604800000"),
             Kind::Control => new.set("cleanup.policy", "compact").set("delete.retention.ms", "604800000"),
         };
         let made = block_on(self.client.create_topics([&new], &Self::admin_options()));
