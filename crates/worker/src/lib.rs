@@ -25,6 +25,6 @@ mod thread;
 pub use assignments::Assignments;
 pub use engine::{APPS_MAX, Applied, DEAD_LETTERS_MAX, Engine, Fitness, Stop, versions};
 pub use pool::{Worker, WorkerError, WorkerOptions};
-pub use snapshots::{SnapshotOptions, Snapshots, TakeError};
-pub use status::{PartitionStatus, Phase, RebuildError, RebuildStatus, Unavailable};
+pub use snapshots::{SnapshotOptions, Snapshots, TakeError, TrimNowError};
+pub use status::{PartitionStatus, Phase, RebuildError, RebuildStatus, SnapshotStatus, TakenSnapshot, Unavailable};
 pub use stores::{DeadLetterRow, Snapshot, Stores};
