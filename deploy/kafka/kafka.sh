@@ -7,7 +7,8 @@
 #
 # Node 1 listens on P, node 2 on P + 1, and so on; controllers 100 above. `--ports A,B,…` names them all instead, those of
 # the clients first. `start --node I` starts only that one again, with the data and ports it had. The data outlives a
-# stop: delete the directory to begin anew.
+# stop: delete the directory to begin anew. `start --properties FILE` gives a single new node these settings too, which
+# win over its own: another listener with TLS and SASL, say.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -20,7 +21,7 @@ die() {
   exit 1
 }
 usage() {
-  sed -n '2,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
+  sed -n '2,13s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
   exit 2
 }
 
@@ -30,6 +31,7 @@ nodes=
 port=9092
 ports=
 only=
+properties=
 dir=$root/data/kafka
 while [ $# -gt 0 ]; do
   [ $# -ge 2 ] || usage
@@ -38,6 +40,7 @@ while [ $# -gt 0 ]; do
     --port) port=$2 ;;
     --ports) ports=$2 ;;
     --node) only=$2 ;;
+    --properties) properties=$2 ;;
     --dir) dir=$2 ;;
     *) usage ;;
   esac
@@ -56,7 +59,8 @@ running() { # node
 }
 
 setting() { # node, name
-  sed -n "s/^$2=//p" "$dir/node-$1/server.properties"
+  # The last one wins, as it does for Kafka.
+  sed -n "s/^$2=//p" "$dir/node-$1/server.properties" | tail -n 1
 }
 
 client_port() { # node
@@ -107,6 +111,7 @@ configure() { # node
   sed -e "s|@NODE@|$1|" -e "s|@VOTERS@|$voters|" -e "s|@DATA@|$home/data|" \
     -e "s|@CLIENT_PORT@|${list[$(($1 - 1))]}|" -e "s|@CONTROLLER_PORT@|${list[$((nodes + $1 - 1))]}|" \
     -e "s|@REPLICATION@|$replication|" -e "s|@MIN_ISR@|$min_isr|" "$here/server.properties.in" >"$home/server.properties"
+  [ -z "$properties" ] || cat "$properties" >>"$home/server.properties"
 }
 
 format() { # node
@@ -156,6 +161,7 @@ start() {
   else
     nodes=${nodes:-1}
     [ "$nodes" -ge 1 ] || usage
+    [ -z "$properties" ] || [ "$nodes" -eq 1 ] || die "--properties is for a single node"
     replication=$((nodes < 3 ? nodes : 3))
     min_isr=$((replication > 2 ? 2 : 1))
     local list=() voters='' i

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::admission::{Admission, Permit};
 use crate::appender::{Appended, Appender};
-use crate::auth::{ApiKeys, Key, Signatures};
+use crate::auth::{ApiKeys, Key, Signatures, StreamSignatures};
 use crate::clock::Clock;
 use crate::connection::ConnectionState;
 use crate::metrics::Metrics;
@@ -43,6 +43,7 @@ pub(crate) struct Service {
     pub(crate) rules: RulesHandle,
     pub(crate) metrics: Metrics,
     pub(crate) signatures: Signatures,
+    pub(crate) stream_signatures: StreamSignatures,
     pub(crate) events_max: usize,
     pub(crate) append_budget: Duration,
     clock: Arc<dyn Clock>,
@@ -78,6 +79,7 @@ impl Service {
         );
         Self {
             signatures: Signatures::new(&options),
+            stream_signatures: StreamSignatures::new(&options),
             keys: ApiKeys::new(&options.api_keys),
             events_max: options.events_max,
             append_budget: ms(options.append_budget_ms),

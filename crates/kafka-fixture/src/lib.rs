@@ -6,6 +6,8 @@
 //! A broker takes seconds and some 370 MiB to start, so tests that do nothing to it share one per test program:
 //! [`Broker::shared`], with topics of their own under [`prefix`]. Tests that stop, kill or halt it start their own.
 
+mod secured;
+
 use std::fmt;
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt as _;
@@ -14,6 +16,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+
+pub use secured::Secured;
 
 /// One or several nodes of a real Kafka. Dropped, all of them are killed and their data is removed; when the
 /// program ends without that, a small guard process does it.
@@ -82,6 +86,20 @@ impl Broker {
             std::fs::remove_dir_all(&broker).expect("the directory of a broker that did not start can be removed");
         }
         unreachable!("the loop above ends")
+    }
+
+    /// One node on these ports, with more arguments for the script.
+    fn start_on(ports: &[u16], more: &[&str]) -> Self {
+        let dir = tempfile::Builder::new().prefix("barrage-kafka").tempdir().expect("a temporary directory");
+        let broker = dir.path().join("1");
+        let list = ports.iter().map(u16::to_string).collect::<Vec<_>>().join(",");
+        let started = Self::run(&broker, &[&["start", "--nodes", "1", "--ports", &list], more].concat());
+        if !started {
+            Self::run(&broker, &["stop"]);
+        }
+        assert!(started, "Kafka did not start; its reason is printed above");
+        let guard = Self::guard(dir.path(), &broker);
+        Self { dir, ports: ports.iter().take(1).copied().collect(), guard }
     }
 
     /// One node for all tests of this program that do nothing to it but use topics of their own.

@@ -31,6 +31,6 @@ pub use engine::{APPS_MAX, Applied, DEAD_LETTERS_MAX, Engine, Fitness, Stop, ver
 pub use pool::{Worker, WorkerError, WorkerOptions};
 pub use publisher::{Publication, Publisher};
 pub use sending::{Mark, SourceMarks};
-pub use snapshots::{SnapshotOptions, Snapshots, TakeError};
-pub use status::{PartitionStatus, Phase, RebuildError, RebuildStatus, Unavailable};
+pub use snapshots::{SnapshotOptions, Snapshots, TakeError, TrimNowError};
+pub use status::{PartitionStatus, Phase, RebuildError, RebuildStatus, SnapshotStatus, TakenSnapshot, Unavailable};
 pub use stores::{DeadLetterRow, Snapshot, Stores};

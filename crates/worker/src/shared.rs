@@ -91,6 +91,7 @@ impl Shared {
                 dead_letters: 0,
                 needs_rebuild: false,
                 rebuild: None,
+                snapshot: None,
             }),
             reached: watch::Sender::default(),
             revoked: AtomicBool::new(false),

@@ -10,6 +10,7 @@ use anyhow::{Context as _, anyhow, bail};
 use barrage_event::Partition;
 use barrage_ingest::{Appender, Clock, Rules, RulesTopic, Spool, SpoolMetrics, SystemClock, new_incarnation};
 use barrage_log::{EmbeddedLog, EventLog, Group, KafkaLog, KafkaMetrics, KafkaOptions, KnownLog};
+use barrage_query::api::{Around, Trim};
 use barrage_query::{AllHere, Directory, Local, OwnerTable, Owners, OwnersParts, Shape, Sorts};
 use barrage_worker::{Phase, Stores, Worker, WorkerOptions};
 use prometheus_client::metrics::family::Family;
@@ -20,6 +21,7 @@ use super::Role;
 use super::listeners::Addresses;
 use super::ownership::{self, Ownership};
 use super::shared_rules::{self, Follower};
+use super::spools::{Spools, Teller};
 use crate::config::Config;
 use crate::notifications::{self, Notifications};
 
@@ -68,6 +70,8 @@ struct Shared {
     group: Mutex<Option<Group>>,
     ownership: Option<Arc<Ownership>>,
     spool: Option<Arc<Spool>>,
+    spools: Arc<Spools>,
+    teller: Mutex<Option<Teller>>,
     follower: Option<Follower>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -104,7 +108,7 @@ impl Parts {
         let rules = Rules::start(data_dir, Arc::clone(&appender), config.rules.as_ref(), &held, metrics.clone(), clock)
             .context("the rules cannot be brought up to date")?;
         Ok(Self {
-            local: Some(Local::new(stores, config.query.scans_in_flight_max)),
+            local: Some(Local::with_snapshots(stores, worker.snapshots(), config.query.scans_in_flight_max)),
             directory: Arc::new(AllHere::new(LOCAL)),
             table: None,
             shape,
@@ -144,7 +148,7 @@ impl Parts {
         let mut owners_topic = None;
         if role.projects() || role.queries() {
             let owns = role.projects().then(|| process.clone());
-            let (opened, topic) = ownership::open(options, owns)?;
+            let (opened, topic) = ownership::open(options, owns, &shared.spools)?;
             (table, owners_topic) = (Some(opened), Some(topic));
         }
 
@@ -173,6 +177,8 @@ impl Parts {
             let spool = Spool::open(&data_dir.join("spool"), config.spool.clone(), Arc::clone(&as_log), metrics)?;
             let spool = Arc::new(spool);
             let appender = Arc::new(Appender::spooled(Arc::clone(&spool), incarnation(&*clock)?));
+            let teller = Teller::start(&shared.spools, &spool, &data_dir, options, owners_topic.clone())?;
+            shared.teller = Mutex::new(Some(teller));
             shared.spool = Some(spool);
             intake = Some(Intake { appender, metrics: ingest_metrics });
         }
@@ -183,7 +189,8 @@ impl Parts {
             let statistics = crate::statistics::statistics();
             let options = worker_options(&config, Box::new(notifications::Topic::open(options)?))?;
             let started = Worker::start_without_partitions(&options, Arc::clone(&as_log), statistics, &mut registry)?;
-            local = Some(Local::new(started.stores(), config.query.scans_in_flight_max));
+            let scans = config.query.scans_in_flight_max;
+            local = Some(Local::with_snapshots(started.stores(), started.snapshots(), scans));
             if let (Some(table), Some(topic), Some(address)) = (&table, owners_topic, grpc) {
                 let parts = (started.assignments(), started.stores());
                 let ownership = Ownership::new(parts, Arc::clone(table), topic, process.clone(), address);
@@ -239,6 +246,27 @@ impl Parts {
         self.shared.spool.as_ref()
     }
 
+    /// What only some processes have.
+    pub(super) fn around(&self) -> Around {
+        let snapshots = self.worker.as_ref().and_then(Worker::snapshots);
+        let trim: Trim = match (&self.log, snapshots) {
+            (Log::Kafka(_), _) => Arc::new(|| Err("the log is in Kafka, whose topics say what is kept".to_owned())),
+            (Log::Embedded(_), None) => Arc::new(|| Err("there is no place for snapshots (snapshot.url)".to_owned())),
+            (Log::Embedded(_), Some(snapshots)) => {
+                Arc::new(move || snapshots.trim().map_err(|error| error.to_string()))
+            }
+        };
+        let spools = match &self.log {
+            Log::Embedded(_) => None,
+            Log::Kafka(_) => {
+                let spools = Arc::clone(&self.shared.spools);
+                let shown: barrage_query::api::Spools = Arc::new(move || spools.shown());
+                Some(shown)
+            }
+        };
+        Around { trim: Some(trim), spools }
+    }
+
     /// All partitions, wherever they are.
     pub(super) fn owners(&self) -> Owners {
         let Some(_) = &self.table else {
@@ -267,6 +295,9 @@ impl Parts {
     pub(super) fn leave(&self) {
         if let Some(spool) = &self.shared.spool {
             spool.close();
+        }
+        if let Some(mut teller) = self.shared.teller.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            teller.stop();
         }
         let group = self.shared.group.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(group) = group {

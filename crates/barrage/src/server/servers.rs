@@ -111,6 +111,7 @@ fn query(parts: &Parts, listener: tokio::net::TcpListener, until: impl Future<Ou
             api_key: parts.api_key.clone(),
             options: parts.config.query.clone(),
             metrics: parts.query_metrics.clone(),
+            around: parts.around(),
         })
     });
     tokio::spawn(async move {
@@ -121,8 +122,14 @@ fn query(parts: &Parts, listener: tokio::net::TcpListener, until: impl Future<Ou
 
 fn admin(parts: &Parts, listener: tokio::net::TcpListener, until: impl Future<Output = ()> + Send + 'static) -> Served {
     let mut admin = Admin::new(Arc::clone(&parts.registry), parts.config.admin.clone());
-    if let Some(local) = &parts.local {
-        admin = admin.of_stores(local.stores());
+    match (&parts.local, parts.spool()) {
+        // Where there is a spool the log's health keeps no callback away: it is judged below.
+        (Some(local), Some(_)) => {
+            let stores = local.stores().clone();
+            admin = admin.with_partitions(move || stores.status());
+        }
+        (Some(local), None) => admin = admin.of_stores(local.stores()),
+        (None, _) => {}
     }
     if let (Some(log), None) = (parts.kafka(), parts.spool()) {
         let watched = Arc::clone(log);

@@ -16,6 +16,7 @@
 //! | `barrage_log_feed_bytes` | gauge | fetched, not yet read |
 //! | `barrage_log_rebalances_total` | counter | assignments and revocations |
 //! | `barrage_log_assigned_partitions` | gauge | partitions of this member of the group |
+//! | `barrage_log_standstills_total` | counter | consumers that got nothing any more and were replaced |
 //! | `barrage_log_unreachable` | gauge | 1 while the cluster does not answer |
 //! | `barrage_log_problem` | gauge | 1 while the topics are not as they must be |
 
@@ -41,6 +42,7 @@ pub struct KafkaMetrics {
     pub(crate) feed_bytes: Gauge,
     pub(crate) rebalances: Counter,
     pub(crate) assigned_partitions: Gauge,
+    pub(crate) standstills: Counter,
     pub(crate) unreachable: Gauge,
     pub(crate) problem: Gauge,
 }
@@ -63,6 +65,7 @@ impl Default for KafkaMetrics {
             feed_bytes: Gauge::default(),
             rebalances: Counter::default(),
             assigned_partitions: Gauge::default(),
+            standstills: Counter::default(),
             unreachable: Gauge::default(),
             problem: Gauge::default(),
         }
@@ -108,6 +111,11 @@ impl KafkaMetrics {
             "assigned_partitions",
             "Partitions of this member of the group",
             metrics.assigned_partitions.clone(),
+        );
+        log.register(
+            "standstills",
+            "Consumers that got nothing any more and were replaced",
+            metrics.standstills.clone(),
         );
         log.register("unreachable", "1 while the cluster does not answer", metrics.unreachable.clone());
         log.register("problem", "1 while the topics are not as they must be", metrics.problem.clone());

@@ -23,9 +23,11 @@ mod options;
 mod outbox;
 mod pending;
 mod producer;
+mod reader;
 mod sender;
 mod shared;
 mod side;
+mod standstill;
 mod topics;
 mod watcher;
 
@@ -45,6 +47,7 @@ pub use control::{ControlAck, ControlError, ControlRecord, ControlTopic};
 pub use group::Group;
 pub use metrics::KafkaMetrics;
 pub use options::{KafkaOptions, KafkaSecurity, Secret};
+pub use reader::KafkaReader;
 
 use crate::ack::Ack;
 use crate::batch::AppendBatch;
@@ -102,6 +105,36 @@ impl ClientContext for Quiet {
 }
 
 impl ConsumerContext for Quiet {}
+
+/// A client that remembers why it does not reach the cluster: the answers to its questions only say that it does not.
+#[derive(Default)]
+pub(crate) struct Remembering(std::sync::Mutex<Option<String>>);
+
+impl Remembering {
+    /// An error, and what is known of its cause.
+    pub(crate) fn explain(&self, error: impl std::fmt::Display) -> String {
+        match &*shared::locked(&self.0) {
+            Some(reason) => format!("{error}: {reason}"),
+            None => error.to_string(),
+        }
+    }
+}
+
+impl ClientContext for Remembering {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        client_log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(%error, reason, "Kafka client");
+        // That all are down says nothing that the errors before did not.
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
+            *shared::locked(&self.0) = Some(reason.to_owned());
+        }
+    }
+}
+
+impl ConsumerContext for Remembering {}
 
 /// A client that notices when the cluster is gone.
 struct Asking(Arc<Shared>);

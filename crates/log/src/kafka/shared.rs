@@ -63,6 +63,8 @@ pub(crate) struct Shared {
     pub(crate) metrics: KafkaMetrics,
     ends: Box<[AtomicU64]>,
     starts: Box<[AtomicU64]>,
+    /// How often the watching client was told where a partition ends.
+    answers: Box<[AtomicU64]>,
     /// Partitions that ended later than they do; nothing is read from them any more.
     changed: Mutex<Vec<Option<Broken>>>,
     any_changed: AtomicBool,
@@ -95,6 +97,7 @@ impl Shared {
             metrics,
             ends: zeros(),
             starts: zeros(),
+            answers: zeros(),
             changed: Mutex::new(vec![None; shape.total()]),
             any_changed: AtomicBool::new(false),
             wrong: Mutex::default(),
@@ -124,6 +127,17 @@ impl Shared {
         if let Some(known) = self.starts.get(dense) {
             known.fetch_max(start, Ordering::AcqRel);
         }
+    }
+
+    /// The watching client was told where a partition ends.
+    pub(crate) fn answered(&self, dense: usize) {
+        if let Some(answers) = self.answers.get(dense) {
+            answers.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    pub(crate) fn answers(&self, dense: usize) -> u64 {
+        self.answers.get(dense).map_or(0, |answers| answers.load(Ordering::Acquire))
     }
 
     /// Why nothing may be read from a partition any more, if so.

@@ -65,6 +65,7 @@ impl Watch {
         for (dense, end) in ends.map_err(|error| error.to_string())? {
             let seen = known.get(dense).copied().unwrap_or(0);
             let Some(short) = self.short.get_mut(dense) else { continue };
+            self.shared.answered(dense);
             if end >= seen {
                 *short = false;
                 risen |= self.shared.raise_end(dense, end);

@@ -37,7 +37,7 @@ pub(crate) async fn status(inner: Arc<Inner>, call: Call) -> Result<Reply, ApiEr
         ("stream_time".to_owned(), as_of.event_time_ms.into()),
         ("lag".to_owned(), lag.into()),
         // The embedded log has no spool: a callback is answered when it is in the log itself.
-        ("spool".to_owned(), Json::Null),
+        ("spool".to_owned(), inner.parts.around.spools.as_ref().map_or(Json::Null, |spools| spools())),
         ("version".to_owned(), env!("CARGO_PKG_VERSION").into()),
     ]);
     let body = Json::Object(fields).to_string();
