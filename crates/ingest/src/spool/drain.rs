@@ -30,7 +30,8 @@ struct Send {
 }
 
 pub(super) fn run(inner: &Arc<Inner>) {
-    let mut drain = Drain { told: Instant::now(), paused_until: Instant::now(), drained: 0, failed: false, refusing: false };
+    let mut drain =
+        Drain { told: Instant::now(), paused_until: Instant::now(), drained: 0, failed: false, refusing: false };
     let mut closing_since = None;
     loop {
         let (sends, files) = {
