@@ -172,8 +172,7 @@ fn whatever_fails_nothing_answered_is_lost_and_nothing_counts_twice() {
         let sent = scene.open.len() + scene.left().min(share);
         let after = u64::try_from(dice.below(sent / 2) + 1).expect("small");
         let begun = std::time::Instant::now();
-        let sent =
-            scene.send_through(share, after, |cluster, broker| happen(fault, cluster, broker, &mut dice));
+        let sent = scene.send_through(share, after, |cluster, broker| happen(fault, cluster, broker, &mut dice));
         println!(
             "seed {}: {fault:?} after {after} answers, {} in flight, {} unanswered {:?}, {:.1} s",
             seed + round as u64,

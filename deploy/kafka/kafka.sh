@@ -6,7 +6,8 @@
 #   kafka.sh status [--dir DIR]                          one line a node; fails when one does not answer
 #
 # Node 1 listens on P, node 2 on P + 1, and so on; controllers 100 above. `--ports A,B,…` names them all instead, those of
-# the clients first. `start --node I` starts only that one again, with the data and ports it had. The data outlives a
+# the clients first. `--via LISTEN:TOLD,…` makes node 1 listen on further ports and tell clients there to come to others
+# instead, where a proxy stands before it. `start --node I` starts only that one again, with the data and ports it had. The data outlives a
 # stop: delete the directory to begin anew.
 set -euo pipefail
 
@@ -20,7 +21,7 @@ die() {
   exit 1
 }
 usage() {
-  sed -n '2,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
+  sed -n '2,12s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
   exit 2
 }
 
@@ -29,6 +30,7 @@ command=${1:-}
 nodes=
 port=9092
 ports=
+via=
 only=
 dir=$root/data/kafka
 while [ $# -gt 0 ]; do
@@ -37,6 +39,7 @@ while [ $# -gt 0 ]; do
     --nodes) nodes=$2 ;;
     --port) port=$2 ;;
     --ports) ports=$2 ;;
+    --via) via=$2 ;;
     --node) only=$2 ;;
     --dir) dir=$2 ;;
     *) usage ;;
@@ -60,7 +63,7 @@ setting() { # node, name
 }
 
 client_port() { # node
-  setting "$1" advertised.listeners | sed 's/.*://'
+  setting "$1" advertised.listeners | sed 's/.*CLIENT:[^:]*:\([0-9]*\).*/\1/'
 }
 
 known_nodes() {
@@ -107,6 +110,17 @@ configure() { # node
   sed -e "s|@NODE@|$1|" -e "s|@VOTERS@|$voters|" -e "s|@DATA@|$home/data|" \
     -e "s|@CLIENT_PORT@|${list[$(($1 - 1))]}|" -e "s|@CONTROLLER_PORT@|${list[$((nodes + $1 - 1))]}|" \
     -e "s|@REPLICATION@|$replication|" -e "s|@MIN_ISR@|$min_isr|" "$here/server.properties.in" >"$home/server.properties"
+  [ "$1" -eq 1 ] && [ -n "$via" ] || return 0
+  local each doors=() number=0 listen='' told='' map=''
+  IFS=, read -r -a doors <<<"$via"
+  for each in "${doors[@]}"; do
+    number=$((number + 1))
+    listen+=",VIA$number://127.0.0.1:${each%:*}"
+    told+=",VIA$number://127.0.0.1:${each#*:}"
+    map+=",VIA$number:PLAINTEXT"
+  done
+  sed -i -e "s|^listeners=.*|&$listen|" -e "s|^advertised.listeners=.*|&$told|" \
+    -e "s|^listener.security.protocol.map=.*|&$map|" "$home/server.properties"
 }
 
 format() { # node

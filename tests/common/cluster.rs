@@ -186,12 +186,7 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    pub(crate) fn start(
-        dir: &Path,
-        brokers: &str,
-        prefix: &str,
-        counts: (usize, usize, usize),
-    ) -> Self {
+    pub(crate) fn start(dir: &Path, brokers: &str, prefix: &str, counts: (usize, usize, usize)) -> Self {
         Self::start_with(dir, brokers, prefix, counts, &|_, _| Own::default())
     }
 

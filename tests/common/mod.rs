@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 pub(crate) mod cluster;
+pub(crate) mod proxy;
+pub(crate) mod reads;
 pub(crate) mod scene;
 
 use std::collections::BTreeMap;

@@ -61,6 +61,11 @@ pub(crate) fn lines_of(recording: &Path) -> Vec<Line> {
     Recording::open(recording).expect("ours").collect::<Result<_, _>>().expect("our own recording")
 }
 
+/// The rooms that a truth knows.
+pub(crate) fn rooms_of(truth: &Json) -> Vec<String> {
+    truth["rooms"].as_object().expect("rooms").keys().cloned().collect()
+}
+
 pub(crate) fn body(line: &Line) -> &[u8] {
     match &line.kind {
         LineKind::Callback { body, .. } | LineKind::Event { body } | LineKind::Request { body, .. } => body,
@@ -173,7 +178,8 @@ impl Scene {
         let ledger_file = self.dir.path().join("ledger.jsonl");
         let ledger = barrage_replay::Ledger::create(&ledger_file).expect("a ledger");
         let target = Target::new(&self.cluster.balancer.url).and_then(|t| t.with_key(KEY)).expect("our own address");
-        let options = Options { check_stream_time: false, answer_within: Duration::from_secs(60), ..Options::default() };
+        let options =
+            Options { check_stream_time: false, answer_within: Duration::from_secs(60), ..Options::default() };
         let (progress, stop) = (Progress::new(), Stop::new());
         let in_flight = AtomicU64::new(0);
         let runtime =
@@ -226,6 +232,11 @@ impl Scene {
         }
     }
 
+    /// All rooms of the evening.
+    pub(crate) fn rooms(&self) -> Vec<String> {
+        rooms_of(&self.truth)
+    }
+
     /// Lines that are still to come.
     pub(crate) fn left(&self) -> usize {
         self.rest.len()
@@ -257,8 +268,7 @@ pub(crate) fn missing_none(answered: &[Line], in_log: &BTreeMap<Vec<u8>, u64>) {
     for line in answered {
         *wanted.entry(body(line)).or_insert(0) += 1;
     }
-    let missing: Vec<_> =
-        wanted.iter().filter(|(body, n)| in_log.get(**body).is_none_or(|found| found < n)).collect();
+    let missing: Vec<_> = wanted.iter().filter(|(body, n)| in_log.get(**body).is_none_or(|found| found < n)).collect();
     let first = missing.first().map(|(body, _)| String::from_utf8_lossy(body));
     assert!(missing.is_empty(), "{} of {} answered lines, the first: {first:?}", missing.len(), answered.len());
 }

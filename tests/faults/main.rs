@@ -6,4 +6,9 @@
 mod common;
 
 mod brokers;
+mod clocks;
+mod moves;
+mod network;
+mod rules;
 mod spool;
+mod topics;

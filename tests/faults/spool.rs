@@ -56,24 +56,20 @@ fn refuses_loudly(ingest: &Process, reason: &str) {
 fn a_full_spool_refuses_loudly_and_is_empty_again_when_the_broker_is_back() {
     let setting = Setting { padding: 8 << 10, ..Setting::default() };
     let mounted = std::sync::Mutex::new(None);
-    let mut scene = Scene::start_with(
-        &setting,
-        barrage_kafka_fixture::Broker::start,
-        |dir, role, number| {
-            // What IM waits for; the others of the tests are more patient than IM.
-            let own = Own::default().with("BARRAGE_INGEST_APPEND_BUDGET_MS", 1_500);
-            if (role, number) == ("ingest", 0) {
-                let disk = SmallDisk::mount(&dir.join("ingest-0/spool"));
-                let is_mounted = disk.is_some();
-                *mounted.lock().expect("no panic") = disk;
-                if is_mounted {
-                    return own;
-                }
-                println!("SKIPPED: a disk that is really full; mounting is not allowed here");
+    let mut scene = Scene::start_with(&setting, barrage_kafka_fixture::Broker::start, |dir, role, number| {
+        // What IM waits for; the others of the tests are more patient than IM.
+        let own = Own::default().with("BARRAGE_INGEST_APPEND_BUDGET_MS", 1_500);
+        if (role, number) == ("ingest", 0) {
+            let disk = SmallDisk::mount(&dir.join("ingest-0/spool"));
+            let is_mounted = disk.is_some();
+            *mounted.lock().expect("no panic") = disk;
+            if is_mounted {
+                return own;
             }
-            own.with("BARRAGE_SPOOL_BYTES_MAX", 4 << 20)
-        },
-    );
+            println!("SKIPPED: a disk that is really full; mounting is not allowed here");
+        }
+        own.with("BARRAGE_SPOOL_BYTES_MAX", 4 << 20)
+    });
     let is_mounted = mounted.lock().expect("no panic").is_some();
     let third = scene.total / 3;
     let first = scene.send(third);
