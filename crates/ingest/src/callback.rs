@@ -72,11 +72,12 @@ impl Service {
             return Ok(());
         }
         let (sign, request_time) = (params.sign.as_deref(), params.request_time.as_deref());
-        let signed = self.signatures.check(sign, request_time, receipt.at_ms)?;
-        if let (Signed::At(at_ms), false) = (signed, receipt.stated) {
-            self.metrics.clock_skew(receipt.at_ms, at_ms);
+        let signed = self.signatures.check(sign, request_time, &[receipt.at_ms, receipt.own_ms])?;
+        // One that is refused for its time tells most of all that a clock is wrong.
+        if let (Signed::At(at_ms) | Signed::Old(at_ms), false) = (signed, receipt.stated) {
+            self.metrics.clock_skew(receipt.own_ms, at_ms);
         }
-        Ok(())
+        if let Signed::Old(_) = signed { Err(Refusal::SignatureOld.into()) } else { Ok(()) }
     }
 
     /// Whether a request may be a live-streaming callback: those name no command and have no signature in their URL, but

@@ -70,16 +70,29 @@ impl Broker {
     /// When they do not start; the reason is printed.
     #[must_use]
     pub fn start(nodes: usize) -> Self {
+        Self::start_via(nodes, &[]).0
+    }
+
+    /// The same where node 1 has further doors. Clients that come in by one of them are told to come to the port given
+    /// here, where a proxy stands that leads to the door. Gives the doors' ports in the same order.
+    ///
+    /// # Panics
+    /// When they do not start; the reason is printed.
+    #[must_use]
+    pub fn start_via(nodes: usize, proxies: &[u16]) -> (Self, Vec<u16>) {
         let dir = tempfile::Builder::new().prefix("barrage-kafka").tempdir().expect("a temporary directory");
         // Another program may take a port between the choice and the start: then once more with others.
         for attempt in 1.. {
-            let ports = free_ports(2 * nodes);
+            let mut ports = free_ports(2 * nodes + proxies.len());
+            let doors = ports.split_off(2 * nodes);
             let list = ports.iter().map(u16::to_string).collect::<Vec<_>>().join(",");
+            let via = doors.iter().zip(proxies).map(|(door, proxy)| format!("{door}:{proxy}")).collect::<Vec<_>>();
             let broker = dir.path().join(attempt.to_string());
-            if Self::run(&broker, &["start", "--nodes", &nodes.to_string(), "--ports", &list]) {
+            let count = nodes.to_string();
+            if Self::run(&broker, &["start", "--nodes", &count, "--ports", &list, "--via", &via.join(",")]) {
                 let ports = ports.into_iter().take(nodes).collect();
                 let guard = Self::guard(dir.path(), &broker);
-                return Self { dir, ports, guard };
+                return (Self { dir, ports, guard }, doors);
             }
             Self::run(&broker, &["stop"]);
             assert!(attempt < 3, "Kafka did not start; its reason is printed above");

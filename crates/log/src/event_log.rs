@@ -119,6 +119,12 @@ pub trait EventLog: Send + Sync + 'static {
     /// Whether the log takes appends, for readiness checks.
     fn health(&self) -> Health;
 
+    /// By how much this machine's clock is ahead of the clock that gives records their time, ms; negative when it is
+    /// behind. 0 as long as they agree, or nothing is known. A log on this machine has no other clock.
+    fn clock_ahead_ms(&self) -> i64 {
+        0
+    }
+
     /// Gives up records that a snapshot covers, as many as can be without touching one that it does not, and returns the
     /// new start of every partition.
     ///

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use barrage_event::Partition;
-use barrage_ingest::{Appender, Clock, Rules, RulesTopic, Spool, SpoolMetrics, SystemClock, new_incarnation};
+use barrage_ingest::{Appender, Clock, LogClock, Rules, RulesTopic, Spool, SpoolMetrics, SystemClock, new_incarnation};
 use barrage_log::{EmbeddedLog, EventLog, Group, KafkaLog, KafkaMetrics, KafkaOptions, KnownLog};
 use barrage_query::api::{Around, Trim};
 use barrage_query::{AllHere, Directory, Local, OwnerTable, Owners, OwnersParts, Shape, Sorts};
@@ -139,7 +139,7 @@ impl Parts {
         let shape = Shape::of(as_log.as_ref());
         let query_metrics = barrage_query::Metrics::register(&mut registry);
         let ingest_metrics = barrage_ingest::Metrics::register(&mut registry);
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let clock: Arc<dyn Clock> = Arc::new(LogClock::new(Arc::clone(&as_log)));
         let mut shared = Shared::default();
 
         let grpc = addresses.grpc.map(|addr| advertised(&config, addr));
@@ -157,6 +157,10 @@ impl Parts {
         if role.ingests() || role.queries() {
             let (tell, changed) = mpsc::channel();
             let topic = if reached { Some(shared_rules::open(options, tell.clone())?) } else { None };
+            // The first callback is stamped, and its signature judged, by a clock that was compared already.
+            if let Some(Err(error)) = topic.as_ref().filter(|_| role.ingests()).map(|topic| log.compare_clocks(topic)) {
+                tracing::warn!(%error, "this machine's clock could not be compared with the log's yet");
+            }
             let proposer = incarnation(&*clock)?;
             let topic = Arc::new(RulesTopic::new(&data_dir, proposer, topic)?);
             let appender = Arc::new(Appender::new(Arc::clone(&as_log), proposer));

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
-use barrage_ingest::{IngestOptions, Secret};
+use barrage_ingest::{IngestOptions, LogClock, Secret};
 use barrage_query::{Admin, Api, OwnerService};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -97,7 +97,8 @@ fn ingest(
     let mut options: IngestOptions = parts.config.ingest.clone();
     options.api_keys.push(Secret::new(parts.api_key.clone()));
     let (appender, metrics) = (Arc::clone(&intake.appender), intake.metrics.clone());
-    let served = barrage_ingest::serve(listener, options, appender, rules.handle(), metrics, until);
+    let clock = Arc::new(LogClock::new(parts.log()));
+    let served = barrage_ingest::serve_with_clock(listener, options, appender, rules.handle(), metrics, clock, until);
     Some(tokio::spawn(async { served.await.context("callbacks are no longer taken") }))
 }
 

@@ -79,6 +79,8 @@ pub(super) struct Disk {
     bytes: u64,
     /// Why nothing is taken, and when to try again.
     failed: Option<(String, Instant)>,
+    /// Why nothing more is taken until everything was drained: `bytes_max` is used up.
+    full: Option<String>,
 }
 
 fn io_error<'p>(action: &'static str, path: &'p Path) -> impl FnOnce(io::Error) -> SpoolError + 'p {
@@ -133,6 +135,7 @@ impl Disk {
             next,
             bytes: 0,
             failed: None,
+            full: None,
         };
         disk.bytes = disk.size();
         Ok(disk)
@@ -157,8 +160,9 @@ impl Disk {
         self.bytes
     }
 
+    /// Why nothing is taken now.
     pub(super) fn failed(&self) -> Option<&str> {
-        self.failed.as_ref().map(|(reason, _)| reason.as_str())
+        self.failed.as_ref().map(|(reason, _)| reason.as_str()).or(self.full.as_deref())
     }
 
     /// Whether any record was written since the directory was empty.
@@ -168,15 +172,16 @@ impl Disk {
 
     /// Enqueues records as one unit. The batch is empty after success.
     pub(super) fn append(&mut self, batch: &mut AppendBatch) -> Result<Ack, AppendError> {
-        if let Some((reason, again)) = &self.failed {
-            if Instant::now() < *again {
-                return Err(AppendError::Failed { reason: reason.as_str().into() });
-            }
-            self.reopen()?;
+        if !self.try_again()
+            && let Some(reason) = self.failed()
+        {
+            return Err(AppendError::Failed { reason: reason.into() });
         }
         let bytes = batch.bytes() as u64;
         if self.bytes.saturating_add(bytes) > self.bytes_max {
             let reason = format!("the spool holds {} bytes, spool.bytes_max is {}", self.bytes, self.bytes_max);
+            // A smaller one may fit, but would get past this one.
+            self.full = Some(reason.clone());
             return Err(AppendError::Failed { reason: reason.into() });
         }
         let counts: Vec<Partition> = batch.iter().map(|(partition, _)| partition).collect();
@@ -195,54 +200,59 @@ impl Disk {
         }
     }
 
-    /// Notes a failure of the disk. Returns whether it is a new one.
-    pub(super) fn look(&mut self) -> bool {
-        if self.failed.is_some() {
-            return false;
+    /// Notes a failure of the disk.
+    pub(super) fn look(&mut self) {
+        if self.failed.is_none()
+            && let Health::Failed { reason } = self.log.health()
+        {
+            self.failed = Some((reason.to_string(), Instant::now() + TRY_AGAIN));
         }
-        let Health::Failed { reason } = self.log.health() else { return false };
-        self.failed = Some((reason.to_string(), Instant::now() + TRY_AGAIN));
-        true
     }
 
-    /// Whether a failed disk should be tried again.
+    /// Tries a failed disk again when that is due; whether it takes records again.
     pub(super) fn try_again(&mut self) -> bool {
-        self.failed.as_ref().is_some_and(|(_, again)| Instant::now() >= *again) && self.reopen().is_ok()
+        self.failed.as_ref().is_some_and(|(_, again)| Instant::now() >= *again) && self.reopen() && self.full.is_none()
     }
 
     /// Opens the files again: a full disk may have room now. What was durable is still there.
-    fn reopen(&mut self) -> Result<(), AppendError> {
+    fn reopen(&mut self) -> bool {
         self.log.close();
-        match EmbeddedLog::open(&self.dir, &self.options, barrage_log::Metrics::default()) {
+        // The last file has some room left whatever failed: without a look the next records would be lost again.
+        let room = EmbeddedLog::check_room(&self.dir, &self.options).map_err(|error| error.to_string());
+        let open = || EmbeddedLog::open(&self.dir, &self.options, barrage_log::Metrics::default());
+        match room.and_then(|()| open().map_err(|error| error.to_string())) {
             Ok(log) => {
                 self.next = log.all_partitions().into_iter().map(|p| (p, log.end(p).0)).collect();
                 self.log = Arc::new(log);
                 self.failed = None;
-                Ok(())
+                // What was counted may have been lost on its way to the disk.
+                self.bytes = self.size();
+                true
             }
-            Err(error) => {
-                let reason = error.to_string();
-                self.failed = Some((reason.clone(), Instant::now() + TRY_AGAIN));
-                Err(AppendError::Failed { reason: reason.into() })
+            Err(reason) => {
+                self.failed = Some((reason, Instant::now() + TRY_AGAIN));
+                false
             }
         }
     }
 
-    /// Begins anew with an empty directory: everything was acknowledged by the log.
+    /// Begins anew with an empty directory: everything was acknowledged by the log. This is also what makes room on a
+    /// disk that was full.
     pub(super) fn reset(&mut self) {
+        if self.failed.as_ref().is_some_and(|(_, again)| Instant::now() < *again) {
+            return;
+        }
         self.log.close();
         if let Err(error) = fs::remove_dir_all(&self.dir) {
             tracing::warn!(dir = %self.dir.display(), %error, "drained files of the spool could not be removed");
         }
-        self.bytes = 0;
-        // Marked as failed until the new files are there.
-        self.failed = Some(("the spool's files are being made anew".to_owned(), Instant::now()));
-        if let Err(error) = self.reopen() {
-            tracing::error!(dir = %self.dir.display(), %error, "the spool cannot be made anew; it is tried again");
+        self.full = None;
+        if !self.reopen() {
+            let error = self.failed().unwrap_or_default();
+            tracing::error!(dir = %self.dir.display(), error, "the spool cannot be made anew; it is tried again");
         }
     }
 
-    /// Gives up the records before these offsets, where the files allow it.
     pub(super) fn close(&self) {
         self.log.close();
     }

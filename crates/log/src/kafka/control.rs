@@ -153,7 +153,7 @@ impl ControlTopic {
     /// Opens the control topic `name` (without the prefix), makes it when it is missing, and reads all of it. From then
     /// on every change, by whichever process, is applied to the table within milliseconds.
     ///
-    /// `changed` is told every row, those of the first reading too, in order, on a thread of the topic's own: it must
+    /// `changed` is told every row, when the table has it, those of the first reading too, in order, on a thread of the topic's own: it must
     /// return soon. A row may be told twice.
     ///
     /// # Errors
@@ -337,17 +337,17 @@ impl Core {
             match consumer.poll(Duration::from_millis(50)) {
                 Some(Ok(message)) => {
                     let Some(record) = row(&message) else { continue };
-                    changed(&record);
-                    let next = record.offset.0 + 1;
+                    // First the table: whoever is told looks there.
                     {
                         let mut rows = locked(&self.rows);
                         if record.value.is_some() {
-                            rows.insert(record.key.clone(), record);
+                            rows.insert(record.key.clone(), record.clone());
                         } else {
                             rows.remove(&record.key);
                         }
                     }
-                    locked(&self.reading).0 = next;
+                    changed(&record);
+                    locked(&self.reading).0 = record.offset.0 + 1;
                     self.read.notify_all();
                 }
                 Some(Err(KafkaError::PartitionEOF(_))) => {

@@ -19,6 +19,9 @@
 //! | `barrage_log_standstills_total` | counter | consumers that got nothing any more and were replaced |
 //! | `barrage_log_unreachable` | gauge | 1 while the cluster does not answer |
 //! | `barrage_log_problem` | gauge | 1 while the topics are not as they must be |
+//! | `barrage_log_clock_ahead_seconds` | gauge | our clock minus the last acknowledging broker's, 0 while they agree |
+
+use std::sync::atomic::AtomicU64;
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
@@ -45,6 +48,7 @@ pub struct KafkaMetrics {
     pub(crate) standstills: Counter,
     pub(crate) unreachable: Gauge,
     pub(crate) problem: Gauge,
+    pub(crate) clock_ahead: Gauge<f64, AtomicU64>,
 }
 
 impl Default for KafkaMetrics {
@@ -68,6 +72,7 @@ impl Default for KafkaMetrics {
             standstills: Counter::default(),
             unreachable: Gauge::default(),
             problem: Gauge::default(),
+            clock_ahead: Gauge::default(),
         }
     }
 }
@@ -119,6 +124,12 @@ impl KafkaMetrics {
         );
         log.register("unreachable", "1 while the cluster does not answer", metrics.unreachable.clone());
         log.register("problem", "1 while the topics are not as they must be", metrics.problem.clone());
+        log.register_with_unit(
+            "clock_ahead",
+            "Our clock minus that of the broker that acknowledged last, 0 while they agree",
+            Unit::Seconds,
+            metrics.clock_ahead.clone(),
+        );
         metrics
     }
 }

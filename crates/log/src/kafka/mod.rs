@@ -14,6 +14,7 @@
 //! A batch is *not* atomic here: after a crash a part of an unacknowledged one may be in the log.
 
 mod announcements;
+mod clocks;
 mod control;
 mod feed;
 mod group;
@@ -67,6 +68,9 @@ const BURST: usize = 2_000;
 
 /// The key in `barrage.rules` under which the log's shape stands.
 pub const LOG_KEY: &str = "log";
+
+/// The key that processes write to learn the log's time; its value means nothing.
+const CLOCK_KEY: &str = "clock";
 
 /// What librdkafka has to say, at the level it deserves here: most of it repeats what the log says better.
 fn client_log(level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -288,6 +292,24 @@ impl KafkaLog {
         self.shared.problem()
     }
 
+    /// Compares this machine's clock with the log's by writing a row to a control topic, before anything is appended.
+    ///
+    /// # Errors
+    /// [`ControlError`] when the row was not acknowledged or not read back; what is known of the clocks stays then.
+    pub fn compare_clocks(&self, topic: &ControlTopic) -> Result<(), ControlError> {
+        let begun = std::time::Instant::now();
+        let offset = topic.put(CLOCK_KEY.as_bytes(), Some(b"{}"))?;
+        let acked_ms = clocks::wall_ms();
+        let took = begun.elapsed();
+        // Another process may have written since, and its row is the one that is kept: later than ours, and read by now.
+        if topic.await_offset(offset, Duration::from_secs(10))
+            && let Some(row) = topic.get(CLOCK_KEY.as_bytes()).filter(|row| row.offset == offset)
+        {
+            self.shared.compare_clocks(None, row.timestamp_ms, acked_ms, took);
+        }
+        Ok(())
+    }
+
     /// The options it was opened with.
     #[must_use]
     pub fn options(&self) -> &KafkaOptions {
@@ -395,6 +417,10 @@ impl EventLog for KafkaLog {
 
     fn health(&self) -> Health {
         self.shared.health()
+    }
+
+    fn clock_ahead_ms(&self) -> i64 {
+        self.shared.clock_ahead_ms()
     }
 
     fn trim(&self, base: &SnapshotBase) -> Result<Vec<(Partition, Offset)>, TrimError> {

@@ -14,10 +14,11 @@ use barrage_event::{Offset, Position};
 use rdkafka::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{DeliveryResult, Message};
+use rdkafka::message::{DeliveryResult, Message, Timestamp};
 use rdkafka::producer::{BaseProducer, BaseRecord, ProducerContext};
 
 use crate::kafka::aside;
+use crate::kafka::clocks::wall_ms;
 use crate::kafka::outbox::{Lane, Outbox, Tag};
 use crate::kafka::shared::{Seldom, Shared, locked};
 
@@ -76,7 +77,7 @@ impl ProducerContext for Reports {
     fn delivery(&self, report: &DeliveryResult<'_>, tag: Box<Tag>) {
         match report {
             Ok(message) => match u64::try_from(message.offset()) {
-                Ok(offset) => self.core.delivered(*tag, offset),
+                Ok(offset) => self.core.delivered(*tag, offset, log_time(message.timestamp())),
                 // Kafka had it twice and does not tell where. An append is answered with true offsets only.
                 Err(_) => {
                     self.core.failed(tag.lane, tag.generation, "a record is durable at an offset that is not known");
@@ -84,6 +85,14 @@ impl ProducerContext for Reports {
             },
             Err((error, _)) => self.core.undelivered(*tag, error),
         }
+    }
+}
+
+/// The broker's own time of a record; one that its producer gave says nothing of the log's clock.
+fn log_time(timestamp: Timestamp) -> Option<i64> {
+    match timestamp {
+        Timestamp::LogAppendTime(ms) => Some(ms),
+        Timestamp::CreateTime(_) | Timestamp::NotAvailable => None,
     }
 }
 
@@ -171,7 +180,7 @@ impl Core {
         (0..self.shared.shape.total()).for_each(|dense| self.pump(sending, dense, now));
     }
 
-    fn delivered(&self, tag: Tag, offset: u64) {
+    fn delivered(&self, tag: Tag, offset: u64, log_ms: Option<i64>) {
         let Some(partition) = self.shared.shape.partition(tag.dense) else { return };
         let now = Instant::now();
         let (outcome, empty) = {
@@ -191,7 +200,11 @@ impl Core {
             self.shared.metrics.append_bytes.inc_by(bytes as u64);
         }
         if let Some(done) = outcome.done {
-            self.shared.metrics.ack_duration.observe(now.duration_since(done.appended).as_secs_f64());
+            let took = now.duration_since(done.appended);
+            self.shared.metrics.ack_duration.observe(took.as_secs_f64());
+            if let Some(log_ms) = log_ms {
+                self.shared.compare_clocks(Some(tag.dense), log_ms, wall_ms(), took);
+            }
             // Before the append is answered, so that the generation moves with the first of many.
             if !self.news.swap(true, Ordering::AcqRel) {
                 self.shared.advance();
