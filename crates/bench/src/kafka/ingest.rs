@@ -98,7 +98,9 @@ pub(super) fn run(report: &mut Report, bench: &Bench<'_>) -> Result<()> {
         }
     }
     if ingest.metric("barrage_spool_takeovers_total")? > 0.0 {
-        report.note("the spool took over in between: Kafka was too slow for a moment, and part of it is the spool's rate");
+        report.note(
+            "the spool took over in between: Kafka was too slow for a moment, and part of it is the spool's rate",
+        );
     }
     show(report, (&bare_hyper, &own, broker), (&same, &unbounded));
     ingest.stop()?;

@@ -77,7 +77,12 @@ pub(crate) fn run(report: &mut Report, dir: &Path, parts: &[Part]) -> Result<()>
 impl Bench<'_> {
     /// The options of the log under a prefix, as processes of the bench have them: the defaults.
     fn options(&self, prefix: &str) -> KafkaOptions {
-        KafkaOptions { brokers: self.broker.brokers(), topic_prefix: prefix.to_owned(), ..KafkaOptions::default() }
+        KafkaOptions {
+            brokers: self.broker.brokers(),
+            topic_prefix: prefix.to_owned(),
+            linger_ms: std::env::var("BARRAGE_KAFKA_LINGER_MS").ok().and_then(|l| l.parse().ok()).unwrap_or(2),
+            ..KafkaOptions::default()
+        }
     }
 
     /// Makes the topics under a prefix.

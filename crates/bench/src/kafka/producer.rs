@@ -83,6 +83,7 @@ struct Acknowledged {
     /// Records of each callback that are not.
     left: Vec<AtomicU64>,
     callbacks: AtomicU64,
+    records: AtomicU64,
     failed: Mutex<Option<String>>,
 }
 
@@ -95,6 +96,7 @@ impl ProducerContext for Acknowledged {
         if let Err((error, _)) = report {
             *self.failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(error.to_string());
         }
+        self.records.fetch_add(1, Ordering::AcqRel);
         if self.left.get(callback).is_some_and(|left| left.fetch_sub(1, Ordering::AcqRel) == 1) {
             self.callbacks.fetch_add(1, Ordering::AcqRel);
         }
@@ -126,7 +128,8 @@ pub(super) fn produce(
     for record in &records.records {
         left[record.callback].fetch_add(1, Ordering::Relaxed);
     }
-    let context = Acknowledged { left, callbacks: AtomicU64::new(0), failed: Mutex::default() };
+    let context =
+        Acknowledged { left, callbacks: AtomicU64::new(0), records: AtomicU64::new(0), failed: Mutex::default() };
     let mut config = ClientConfig::new();
     config
         .set("bootstrap.servers", &options.brokers)
@@ -154,7 +157,7 @@ pub(super) fn produce(
                 break;
             }
             while sent - acknowledged() >= in_flight {
-                producer.poll(Duration::from_millis(1));
+                wait(&producer);
             }
             sent += 1;
             if sent.is_multiple_of(256) {
@@ -169,11 +172,21 @@ pub(super) fn produce(
         start = record.end;
     }
     while acknowledged() < sent {
-        producer.poll(Duration::from_millis(1));
+        wait(&producer);
     }
     let spent = watch.spent();
     if let Some(error) = producer.context().failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take() {
         anyhow::bail!("a record of the bare producer failed: {error}");
     }
     Ok(Produced { callbacks: sent, spent })
+}
+
+/// Takes what was acknowledged, and waits a little when nothing was. Given a time, rdkafka would turn in circles for the
+/// last millisecond of it, which is no ceiling of anything.
+fn wait(producer: &BaseProducer<Acknowledged>) {
+    let before = producer.context().records.load(Ordering::Acquire);
+    producer.poll(Duration::ZERO);
+    if producer.context().records.load(Ordering::Acquire) == before {
+        std::thread::sleep(Duration::from_micros(200));
+    }
 }

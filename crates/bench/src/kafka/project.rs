@@ -16,7 +16,10 @@ pub(super) const READ: &str = "barrage_worker_records_read_total";
 
 /// Reports one projector that begins with nothing.
 pub(super) fn run(report: &mut Report, bench: &Bench<'_>) -> Result<()> {
-    report.section("kafka project", "`barrage project` on an empty directory, until every record of full topics is applied");
+    report.section(
+        "kafka project",
+        "`barrage project` on an empty directory, until every record of full topics is applied",
+    );
     let prefix = "project.";
     let options = bench.options(prefix);
     let count = if bench.quick { 150_000 } else { 1_500_000 };

@@ -24,7 +24,8 @@ const RATE: f64 = 2_000.0;
 
 /// Reports the time until numbers are readable.
 pub(super) fn run(report: &mut Report, bench: &Bench<'_>) -> Result<()> {
-    report.section("kafka readable", "from a callback's answer to a read on a query process that counts it, under load");
+    report
+        .section("kafka readable", "from a callback's answer to a read on a query process that counts it, under load");
     // A quarter of what ingest alone can do leaves room for the two others.
     let rate = report.value("kafka ingest", "ingest").map_or(RATE, |most| most / 4.0);
     let prefix = "readable.";
@@ -49,10 +50,8 @@ pub(super) fn run(report: &mut Report, bench: &Bench<'_>) -> Result<()> {
     let over = AtomicBool::new(false);
     let probes = Probe::in_every_partition("reader", READERS);
     let (load, times) = std::thread::scope(|scope| {
-        let readers: Vec<_> = probes
-            .into_iter()
-            .map(|probe| scope.spawn(|| read(probe, &callback, &reads, &over)))
-            .collect();
+        let readers: Vec<_> =
+            probes.into_iter().map(|probe| scope.spawn(|| read(probe, &callback, &reads, &over))).collect();
         let load = generator.open(&callback, 128, rate, duration);
         over.store(true, Ordering::Release);
         let mut times = Vec::new();

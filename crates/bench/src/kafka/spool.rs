@@ -15,7 +15,10 @@ const CONNECTIONS: usize = 512;
 
 /// Reports the spool.
 pub(super) fn run(report: &mut Report, bench: &Bench<'_>) -> Result<()> {
-    report.section("kafka spool", "closed loop of 512 connections while the broker stands still; then the broker is back");
+    report.section(
+        "kafka spool",
+        "closed loop of 512 connections while the broker stands still; then the broker is back",
+    );
     let ingest = bench.start(Role::Ingest, "ingest", "spool.", &[])?;
     let mut generator = Generator::new(Crowd::EVENING, 15)?;
     generator.closed(&ingest.callback()?, CONNECTIONS, Duration::from_millis(500))?;
@@ -34,10 +37,18 @@ fn outage(
     how: &str,
 ) -> Result<()> {
     let killed = how == "killed";
-    if killed { bench.broker.kill(1) } else { bench.broker.halt(1) }
+    if killed {
+        bench.broker.kill(1)
+    } else {
+        bench.broker.halt(1)
+    }
     let duration = Duration::from_millis(if bench.quick { 1_500 } else { 5_000 });
     let loaded = generator.closed(&ingest.callback()?, CONNECTIONS, duration);
-    if killed { bench.broker.restart(1) } else { bench.broker.resume(1) }
+    if killed {
+        bench.broker.restart(1)
+    } else {
+        bench.broker.resume(1)
+    }
     let back = Instant::now();
     let (own, broker) = (ingest.time(), bench.broker_time());
     let load = loaded?;

@@ -116,7 +116,8 @@ impl Stage<'_, '_> {
         let owners = processes.iter().map(|process| process.owner()).collect::<Result<Vec<_>>>()?;
         self.wait_owners(|seen| {
             let known = |name: &String| owners.iter().any(|owner| name.starts_with(owner.as_str()));
-            seen.iter().all(known) && owners.iter().all(|owner| seen.iter().any(|name| name.starts_with(owner.as_str())))
+            seen.iter().all(known)
+                && owners.iter().all(|owner| seen.iter().any(|name| name.starts_with(owner.as_str())))
         })?;
         self.current()
     }
