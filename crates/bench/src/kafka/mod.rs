@@ -20,7 +20,7 @@ use barrage_kafka_fixture::Broker;
 use barrage_log::{KafkaLog, KafkaMetrics, KafkaOptions};
 use clap::ValueEnum;
 
-use crate::clock::process_time;
+use crate::clock::{ProcessTimes, process_time};
 use crate::report::Report;
 use crate::server;
 use process::{Process, Role};
@@ -77,12 +77,7 @@ pub(crate) fn run(report: &mut Report, dir: &Path, parts: &[Part]) -> Result<()>
 impl Bench<'_> {
     /// The options of the log under a prefix, as processes of the bench have them: the defaults.
     fn options(&self, prefix: &str) -> KafkaOptions {
-        KafkaOptions {
-            brokers: self.broker.brokers(),
-            topic_prefix: prefix.to_owned(),
-            linger_ms: std::env::var("BARRAGE_KAFKA_LINGER_MS").ok().and_then(|l| l.parse().ok()).unwrap_or(2),
-            ..KafkaOptions::default()
-        }
+        KafkaOptions { brokers: self.broker.brokers(), topic_prefix: prefix.to_owned(), ..KafkaOptions::default() }
     }
 
     /// Makes the topics under a prefix.
@@ -102,10 +97,27 @@ impl Bench<'_> {
         Process::start(&self.barrage, role, &dir, &self.broker.brokers(), &environment)
     }
 
-    /// Processor time of the broker so far.
-    fn broker_time(&self) -> Duration {
-        self.broker.process_id(1).map_or(Duration::ZERO, process_time)
+    /// Processor time of the broker's threads so far, by name.
+    fn broker_threads(&self) -> ProcessTimes {
+        self.broker.process_id(1).map_or_else(ProcessTimes::default, ProcessTimes::of)
     }
+
+    /// Processor time of the broker so far, without that of its compiler: a broker that has run for minutes has none.
+    fn broker_time(&self) -> Duration {
+        let all = self.broker.process_id(1).map_or(Duration::ZERO, process_time);
+        all.saturating_sub(self.compiler_time())
+    }
+
+    /// Processor time of the broker's compiler so far.
+    fn compiler_time(&self) -> Duration {
+        let threads = self.broker_threads().since(&ProcessTimes::default());
+        threads.iter().filter(|(name, _)| is_compiler(name)).map(|(_, spent)| *spent).sum()
+    }
+}
+
+/// Whether a thread of the broker is one of Java's compilers.
+fn is_compiler(thread: &str) -> bool {
+    thread.starts_with("C1 Compiler") || thread.starts_with("C2 Compiler")
 }
 
 /// Microseconds of processor time for each of so many.

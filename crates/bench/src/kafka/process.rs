@@ -15,6 +15,9 @@ use crate::server::{get, host, running, wait_for};
 /// The key that all processes of the bench share.
 const KEY: &str = "a-key-for-the-bench-0123456789";
 
+/// How often a metric is asked for while it is waited for.
+const ASK_EVERY: Duration = Duration::from_millis(40);
+
 /// What a process does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
@@ -132,7 +135,11 @@ impl Process {
 
     /// Waits until a metric is as it should be.
     pub(super) fn wait_metric(&self, name: &str, wanted: impl Fn(f64) -> bool) -> Result<()> {
-        wait_for(name, || Ok(wanted(self.metric(name)?).then_some(())))
+        wait_for(name, || {
+            // Telling its metrics is work for it, too.
+            std::thread::sleep(ASK_EVERY);
+            Ok(wanted(self.metric(name)?).then_some(()))
+        })
     }
 
     fn signal(&self, signal: Signal) -> Result<()> {

@@ -22,7 +22,7 @@ pub(super) fn run(report: &mut Report, bench: &Bench<'_>) -> Result<()> {
     );
     let prefix = "project.";
     let options = bench.options(prefix);
-    let count = if bench.quick { 150_000 } else { 1_500_000 };
+    let count = if bench.quick { 150_000 } else { 1_000_000 };
     let begun = Instant::now();
     let prepared = prepare::mixed_in_kafka(&options, Crowd::HOT, count)?;
     let records = prepared.records;
