@@ -1,7 +1,7 @@
 //! Real Kafka brokers for tests: on free ports of 127.0.0.1, with their data in a directory that goes with them.
 //!
 //! This crate *is* `deploy/kafka/kafka.sh` as a value that a test owns, and signals to the processes it started. It is
-//! *not* a Kafka client, and nothing but tests depends on it.
+//! *not* a Kafka client, and nothing but tests and the bench depends on it.
 //!
 //! A broker takes seconds and some 370 MiB to start, so tests that do nothing to it share one per test program:
 //! [`Broker::shared`], with topics of their own under [`prefix`]. Tests that stop, kill or halt it start their own.
@@ -212,6 +212,18 @@ impl Broker {
             eprintln!("{}", String::from_utf8_lossy(&output.stderr));
         }
         output.status.success()
+    }
+
+    /// The operating system's number of a node's process, while it runs.
+    #[must_use]
+    pub fn process_id(&self, node: usize) -> Option<u32> {
+        self.pid(node).and_then(|pid| pid.as_raw_nonzero().get().try_into().ok())
+    }
+
+    /// Where a node keeps its topics: a directory for each partition, named `TOPIC-INDEX`.
+    #[must_use]
+    pub fn data_dir(&self, node: usize) -> PathBuf {
+        self.home().join(format!("node-{node}/data"))
     }
 
     fn pid(&self, node: usize) -> Option<Pid> {

@@ -26,6 +26,8 @@ use crate::kafka::{KafkaOptions, Quiet, aside};
 
 /// How long a write is tried before it has failed.
 const PUT_WAIT: Duration = Duration::from_secs(30);
+/// How often the producer is asked for its reports.
+const REPORTS_EVERY: Duration = Duration::from_millis(10);
 
 /// One row of a control topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -324,10 +326,11 @@ impl Core {
     fn report(&self) {
         while !self.stop.load(Ordering::Acquire) {
             let producer = locked(&self.producer).clone();
-            match producer {
-                Some(producer) => producer.poll(Duration::from_millis(20)),
-                None => std::thread::sleep(Duration::from_millis(20)),
+            if let Some(producer) = producer {
+                // Given a time, rdkafka would turn in circles for the last millisecond of it.
+                producer.poll(Duration::ZERO);
             }
+            std::thread::sleep(REPORTS_EVERY);
         }
     }
 
