@@ -93,7 +93,7 @@ impl Service {
         if of_stream && self.stream_signatures.is_on() && receipt.key != Key::Valid {
             self.stream_signatures.check(body, receipt.at_ms)?;
         } else if unsigned {
-            self.signatures.check(None, None, receipt.at_ms)?;
+            self.signatures.check(None, None, &[receipt.at_ms])?;
         }
         Ok(())
     }
