@@ -562,6 +562,11 @@ impl Engine {
         Ok(self.outgoing.told(keys, &mut self.tables, backing)?)
     }
 
+    /// Derived events and intents that are not acknowledged yet.
+    pub(crate) fn outgoing(&self) -> u64 {
+        self.outgoing.waiting()
+    }
+
     /// Whether there is something to commit.
     #[must_use]
     pub fn is_dirty(&self) -> bool {

@@ -5,7 +5,7 @@
 //! time: a room drops what is not above its source's high-water, a listener what has an id that it knows.
 
 use barrage_event::{Offset, Partition, Source};
-use barrage_projection::{Backing, Effects, Reader, ReaderExt as _, StoreError, Tables};
+use barrage_projection::{Backing, Effects, Reader, ReaderExt as _, StoreError, Table as _, Tables};
 use barrage_state::proto::{IntentRow, OutboxRow, SendingRow};
 use barrage_state::runtime::{Intents, Outbox, Sending};
 use serde_json::json;
@@ -25,6 +25,8 @@ pub(crate) struct Outgoing {
     floor: Key,
     /// What was taken out since the last commit.
     taken: Taken,
+    /// Rows that wait to be sent.
+    waiting: u64,
 }
 
 /// Changes of the outbox that follow from answers, not from records: when a partition goes back to its last commit they
@@ -38,7 +40,7 @@ struct Taken {
 
 impl Outgoing {
     pub(crate) fn new(log_uuid: u128, partition: Partition) -> Self {
-        Self { log_uuid, partition, floor: (0, 0), taken: Taken::default() }
+        Self { log_uuid, partition, floor: (0, 0), taken: Taken::default(), waiting: 0 }
     }
 
     /// Nothing below this place is kept from now on.
@@ -48,7 +50,7 @@ impl Outgoing {
 
     /// Keeps what a record has caused.
     pub(crate) fn put(
-        &self,
+        &mut self,
         offset: Offset,
         effects: &mut Effects,
         tables: &mut Tables,
@@ -62,6 +64,7 @@ impl Outgoing {
             let record = derived.encode(source);
             let row = OutboxRow { app: derived.app, room: derived.group_id, record };
             *tables.table::<Outbox>(backing)?.entry_known_new(&(offset.0, index)) = row;
+            self.waiting += 1;
         }
         for (index, intent) in (0_u32..).zip(effects.intents.drain(..)) {
             if (offset.0, index) < self.floor {
@@ -77,6 +80,7 @@ impl Outgoing {
             });
             let row = IntentRow { key: intent.id(), message: message.to_string() };
             *tables.table::<Intents>(backing)?.entry_known_new(&(offset.0, index)) = row;
+            self.waiting += 1;
         }
         Ok(())
     }
@@ -84,13 +88,19 @@ impl Outgoing {
     /// Takes out derived events that are in the log.
     pub(crate) fn sent(&mut self, keys: &[Key], tables: &mut Tables, backing: &dyn Backing) -> Result<(), StoreError> {
         self.taken.derived.extend_from_slice(keys);
-        keys.iter().try_for_each(|key| tables.table::<Outbox>(backing)?.remove(key).map(drop))
+        for key in keys {
+            self.waiting -= u64::from(tables.table::<Outbox>(backing)?.remove(key)?.is_some()).min(self.waiting);
+        }
+        Ok(())
     }
 
     /// Takes out intents that are published.
     pub(crate) fn told(&mut self, keys: &[Key], tables: &mut Tables, backing: &dyn Backing) -> Result<(), StoreError> {
         self.taken.intents.extend_from_slice(keys);
-        keys.iter().try_for_each(|key| tables.table::<Intents>(backing)?.remove(key).map(drop))
+        for key in keys {
+            self.waiting -= u64::from(tables.table::<Intents>(backing)?.remove(key)?.is_some()).min(self.waiting);
+        }
+        Ok(())
     }
 
     /// Whether it is known from where on this store's events have to be sent.
@@ -105,6 +115,13 @@ impl Outgoing {
 
     /// The tables are those of the last commit again: what was taken out since then is taken out of them, too.
     pub(crate) fn again(&mut self, tables: &mut Tables, backing: &dyn Backing) -> Result<(), StoreError> {
+        self.waiting = 0;
+        for table in [Outbox::ID, Intents::ID] {
+            backing.scan(&[table], &mut |_, _| {
+                self.waiting += 1;
+                Ok(())
+            })?;
+        }
         let Taken { derived, intents, settled } = std::mem::take(&mut self.taken);
         self.sent(&derived, tables, backing)?;
         self.told(&intents, tables, backing)?;
@@ -114,6 +131,11 @@ impl Outgoing {
     /// It is committed.
     pub(crate) fn committed(&mut self) {
         self.taken = Taken::default();
+    }
+
+    /// Rows that wait to be sent, those that are not committed yet among them.
+    pub(crate) fn waiting(&self) -> u64 {
+        self.waiting
     }
 
     /// Whether there is something to commit beside applied records.

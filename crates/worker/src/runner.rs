@@ -213,6 +213,9 @@ impl Runner {
             .overlay_bytes
             .get_or_create(&self.labels)
             .set(i64::try_from(engine_bytes).unwrap_or(i64::MAX));
+        let outgoing = engine.outgoing();
+        // First, so that nobody sees all records applied and nothing on its way when there is.
+        self.shared.with_status(|status| status.outgoing = outgoing);
         self.shared.publish(&after);
         Ok(())
     }
@@ -290,6 +293,8 @@ impl Runner {
             partition = %self.shared.partition, offset = new.next_offset, same, state_hash = %new.state_hash_value(),
             "the rebuilt state is in use"
         );
+        let outgoing = rebuild.engine.outgoing();
+        self.shared.with_status(|status| status.outgoing = outgoing);
         self.shared.open(rebuild.engine.store(), new);
         self.shared.with_status(|status| {
             if let Some(progress) = &mut status.rebuild {

@@ -90,6 +90,7 @@ impl Shared {
                 duplicates: 0,
                 dead_letters: 0,
                 needs_rebuild: false,
+                outgoing: 0,
                 rebuild: None,
                 snapshot: None,
             }),

@@ -88,6 +88,8 @@ pub struct PartitionStatus {
     pub dead_letters: u64,
     /// Records of a newer version were met: after the update, a rebuild reads them.
     pub needs_rebuild: bool,
+    /// Derived events and notifications of committed records that are not acknowledged yet.
+    pub outgoing: u64,
     /// The rebuild under way or the last one since start.
     pub rebuild: Option<RebuildStatus>,
     /// Snapshots of it that this process took or tried; `None` before the first.

@@ -109,6 +109,7 @@ fn partition(status: &PartitionStatus, owner: Option<&str>) -> Json {
         "duplicates": status.duplicates,
         "dead_letters": status.dead_letters,
         "needs_rebuild": status.needs_rebuild,
+        "outgoing": status.outgoing,
     });
     if let Some(error) = error {
         fields["error"] = error.into();
@@ -137,6 +138,7 @@ fn unavailable(partition: Partition, owner: Option<&str>, error: &ApiError) -> J
         "duplicates": null,
         "dead_letters": null,
         "needs_rebuild": null,
+        "outgoing": null,
         "error": error.message,
     })
 }

@@ -53,6 +53,7 @@ impl Runner {
     fn opened(&mut self, opened: Result<Engine, Stop>) {
         match opened {
             Ok(engine) => {
+                self.shared.with_status(|status| status.outgoing = engine.outgoing());
                 self.shared.open(engine.store(), engine.committed());
                 self.engine = Some(engine);
             }

@@ -82,6 +82,7 @@ pub(crate) fn status(status: &PartitionStatus) -> proto::PartitionStatus {
         duplicates: status.duplicates,
         dead_letters: status.dead_letters,
         needs_rebuild: status.needs_rebuild,
+        outgoing: status.outgoing,
         rebuild: status.rebuild.as_ref().map(|rebuild| proto::RebuildStatus {
             offset: rebuild.offset.0,
             end: rebuild.end.0,
@@ -178,6 +179,7 @@ fn status_in(partition: Partition, status: proto::PartitionStatus) -> Result<Par
         duplicates: status.duplicates,
         dead_letters: status.dead_letters,
         needs_rebuild: status.needs_rebuild,
+        outgoing: status.outgoing,
         rebuild: status.rebuild.map(|rebuild| RebuildStatus {
             offset: Offset(rebuild.offset),
             end: Offset(rebuild.end),
@@ -241,6 +243,7 @@ mod tests {
             duplicates: 8,
             dead_letters: 9,
             needs_rebuild: true,
+            outgoing: 10,
             rebuild: Some(RebuildStatus {
                 offset: Offset(1),
                 end: Offset(2),
