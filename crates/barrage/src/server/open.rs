@@ -138,7 +138,11 @@ impl Parts {
         let as_log: Arc<dyn EventLog> = Arc::clone(&log) as Arc<dyn EventLog>;
         let shape = Shape::of(as_log.as_ref());
         let query_metrics = barrage_query::Metrics::register(&mut registry);
-        let ingest_metrics = barrage_ingest::Metrics::register(&mut registry);
+        // A projector has neither callbacks nor rules of its own, and would tell of version 0 for ever.
+        let ingest_metrics = match role {
+            Role::Project => barrage_ingest::Metrics::register(&mut Registry::default()),
+            Role::Run | Role::Ingest | Role::Query => barrage_ingest::Metrics::register(&mut registry),
+        };
         let clock: Arc<dyn Clock> = Arc::new(LogClock::new(Arc::clone(&as_log)));
         let mut shared = Shared::default();
 

@@ -40,7 +40,7 @@ use std::time::Duration;
 use barrage_event::{Offset, Partition, Topic};
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::ConsumerContext;
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 pub use announcements::Announcements;
@@ -65,6 +65,9 @@ use watcher::Watcher;
 
 /// Most records that are taken from a consumer before its thread looks at its other duties.
 const BURST: usize = 2_000;
+
+/// Most events that are looked through for the cause of an error.
+const EVENTS_MAX: usize = 50;
 
 /// The key in `barrage.rules` under which the log's shape stands.
 pub const LOG_KEY: &str = "log";
@@ -114,13 +117,17 @@ impl ConsumerContext for Quiet {}
 #[derive(Default)]
 pub(crate) struct Remembering(std::sync::Mutex<Option<String>>);
 
-impl Remembering {
-    /// An error, and what is known of its cause.
-    pub(crate) fn explain(&self, error: impl std::fmt::Display) -> String {
-        match &*shared::locked(&self.0) {
-            Some(reason) => format!("{error}: {reason}"),
-            None => error.to_string(),
+/// An error of a client, and what it remembers of the cause.
+pub(crate) fn explained(client: &BaseConsumer<Remembering>, error: impl std::fmt::Display) -> String {
+    // Its log lines and errors come out of this; a client that is refused goes on making some.
+    for _ in 0..EVENTS_MAX {
+        if client.poll(Duration::from_millis(20)).is_none() {
+            break;
         }
+    }
+    match &*shared::locked(&client.context().0) {
+        Some(reason) => format!("{error}: {reason}"),
+        None => error.to_string(),
     }
 }
 

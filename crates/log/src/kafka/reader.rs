@@ -16,7 +16,7 @@ use crate::error::OpenError;
 use crate::event_log::Record;
 use crate::kafka::intake::raw;
 use crate::kafka::shared::Names;
-use crate::kafka::{KafkaOptions, Remembering};
+use crate::kafka::{KafkaOptions, Remembering, explained};
 
 /// How long one question may take.
 const ANSWER_WAIT: Duration = Duration::from_secs(5);
@@ -80,11 +80,7 @@ impl KafkaReader {
                     }
                     error.map_or_else(String::new, |error| error.to_string())
                 }
-                Err(error) => {
-                    // What is wrong comes out of this.
-                    while consumer.poll(Duration::ZERO).is_some() {}
-                    consumer.context().explain(error)
-                }
+                Err(error) => explained(consumer, error),
             };
             if Instant::now() >= deadline {
                 return Err(options.refuse("reach Kafka", reason));

@@ -17,7 +17,7 @@ use crate::embedded::shape::Shape;
 use crate::error::OpenError;
 use crate::kafka::options::MESSAGE_BYTES_MAX;
 use crate::kafka::shared::Names;
-use crate::kafka::{KafkaOptions, Quiet, Remembering};
+use crate::kafka::{KafkaOptions, Quiet, Remembering, explained};
 
 /// How often something is tried again while the cluster is starting.
 const AGAIN: Duration = Duration::from_millis(200);
@@ -101,11 +101,7 @@ impl Admin {
             // Metadata first: its error says why, and the id comes with it.
             let timeout = Duration::from_secs(5);
             let metadata = self.asker.fetch_metadata(Some("__barrage_no_topic"), timeout);
-            let metadata = metadata.map_err(|error| {
-                // What is wrong comes out of this.
-                while self.asker_poll() {}
-                self.asker.context().explain(error)
-            })?;
+            let metadata = metadata.map_err(|error| explained(&self.asker, error))?;
             let id = self.asker.client().fetch_cluster_id(timeout);
             let id = id.ok_or_else(|| "the cluster does not tell its id".to_owned())?;
             Ok((id, metadata.brokers().len()))
