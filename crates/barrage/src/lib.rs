@@ -24,7 +24,7 @@ mod logging;
 mod notifications;
 mod rules_control;
 mod server;
-mod statistics;
+pub mod statistics;
 mod text;
 
 use std::process::ExitCode;

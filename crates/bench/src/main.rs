@@ -23,6 +23,7 @@ mod percentiles;
 mod prepare;
 mod report;
 mod server;
+mod statistics;
 mod traffic;
 mod worker;
 
@@ -74,6 +75,8 @@ enum Section {
     Decode,
     /// The partition workers.
     Worker,
+    /// What each statistic costs, how that grows, and the ranking of rooms.
+    Statistics,
     /// Callbacks over HTTP, and their latency.
     Ingest,
     /// Restart after a crash, bytes on disk.
@@ -124,6 +127,7 @@ impl Section {
             Self::Log => append::run(report, dir),
             Self::Decode => decode::run(report),
             Self::Worker => worker::run(report, dir),
+            Self::Statistics => statistics::run(report, dir),
             Self::Ingest => ingest::run(report, dir),
             Self::Restart => life::restart(report, dir),
             Self::Memory => life::memory(report, dir),

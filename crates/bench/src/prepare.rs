@@ -234,3 +234,21 @@ pub(crate) fn cold(dir: &Path, crowd: Crowd, more: u64) -> Result<Cold> {
     let records = filler.finish()?.records;
     Ok(Cold { records, rooms_before: crowd.pairs, users_before: crowd.users })
 }
+
+/// Fills the log of `dir`, which has one partition of each topic, with records of mixed traffic without bodies: as many as
+/// fit a small disk.
+pub(crate) fn long(dir: &Path, crowd: Crowd, records: u64) -> Result<Prepared> {
+    const TOGETHER: usize = 500;
+    let mut filler = Filler::new(dir, 1, SPAN_MS * i64::try_from(records / 1_000_000 + 1).unwrap_or(1))?;
+    let mut traffic = Traffic::new(crowd, 11);
+    let mut batch = AppendBatch::new();
+    while filler.records() < records {
+        let place = (filler.records() + batch.len() as u64) as f64 / records as f64;
+        filler.add(&mut batch, place.min(1.0), true, |at_ms, body| traffic.next(at_ms, body))?;
+        if batch.len() >= TOGETHER {
+            filler.append(&batch)?;
+            batch.clear();
+        }
+    }
+    filler.finish()
+}

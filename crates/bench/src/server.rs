@@ -129,6 +129,14 @@ impl Server {
         Ok(Self { child, callback, asked: Asked::Lines(lines) })
     }
 
+    /// Host and port of reads; `None` of a server that has none.
+    pub(crate) fn query(&self) -> Option<&str> {
+        match &self.asked {
+            Asked::Http { query, .. } => Some(query),
+            Asked::Lines(_) => None,
+        }
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }

@@ -161,7 +161,8 @@ fn show(report: &mut Report, (hyper, own, broker): (&Side, &Side, &Side), (same,
     report.figure("ingest, of bare hyper, by processor time", 100.0 * hyper.cost() / cost, "%");
     report.aimed("ingest, of the bare producer, 512 in flight", share(&same.rates), "%", Aim::AtLeast(50.0));
     // One processor does both for a callback, so no server on these cores comes nearer to the producer than this.
-    let both: Vec<f64> = hyper.rates.iter().zip(&same.rates).map(|(http, kafka)| 1.0 / (1.0 / http + 1.0 / kafka)).collect();
+    let both: Vec<f64> =
+        hyper.rates.iter().zip(&same.rates).map(|(http, kafka)| 1.0 / (1.0 / http + 1.0 / kafka)).collect();
     report.figure("ingest, of bare hyper and that producer in turn", share(&both), "%");
     report.figure("ingest, of the bare producer, unbounded", share(&unbounded.rates), "%");
     report.figure("ingest, of the bare producer, by processor time", 100.0 * same.cost() / cost, "%");
