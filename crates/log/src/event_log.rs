@@ -103,6 +103,18 @@ pub trait EventLog: Send + Sync + 'static {
     /// One past the last durable record of the partition (its high-water); 0 for a partition the log does not have.
     fn end(&self, partition: Partition) -> Offset;
 
+    /// Begins to find out where the partitions end at this moment, and returns the number of the question.
+    /// [`EventLog::end`] is at least that far once [`EventLog::ends_answered`] has reached it. A log that always knows has
+    /// nothing to ask.
+    fn ask_ends(&self) -> u64 {
+        0
+    }
+
+    /// The last question of [`EventLog::ask_ends`] that was answered. The generation changes with it.
+    fn ends_answered(&self) -> u64 {
+        u64::MAX
+    }
+
     /// Blocks the calling thread until the log's generation differs from `seen` or `timeout` is over, and returns the
     /// generation. It changes whenever records have become durable, and once when the log fails or is closed.
     ///

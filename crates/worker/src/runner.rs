@@ -126,7 +126,11 @@ impl Runner {
         self.common.metrics.start(self.partition());
         match &self.engine {
             Some(engine) => {
-                self.shared.open(engine.store(), engine.committed());
+                // One that was parked in time was opened when it was given back; one that came back earlier was not.
+                if !self.shared.is_open() {
+                    let log = self.common.log.as_ref();
+                    self.shared.open_behind(engine.store(), engine.committed(), log, log.ask_ends());
+                }
                 self.waiting = waiting;
                 self.tell();
             }
@@ -186,6 +190,7 @@ impl Runner {
         if commit {
             self.commit()?;
         }
+        self.let_reads_in()?;
         self.update_lag();
         if self.shared.rebuild_wanted.swap(false, Ordering::Acquire) {
             self.start_rebuild();
@@ -217,6 +222,18 @@ impl Runner {
         // First, so that nobody sees all records applied and nothing on its way when there is.
         self.shared.with_status(|status| status.outgoing = outgoing);
         self.shared.publish(&after);
+        Ok(())
+    }
+
+    /// Lets reads in when the log's end is reached, and does not leave them waiting for the commit.
+    fn let_reads_in(&mut self) -> Result<(), Stop> {
+        let Some(engine) = &self.engine else { return Ok(()) };
+        let (next, log) = (engine.next_offset().0, self.common.log.as_ref());
+        let wanted = self.shared.look_whether_caught_up(log, engine.committed().next_offset);
+        if wanted.is_some_and(|end| end <= next) {
+            self.commit()?;
+            self.shared.look_whether_caught_up(self.common.log.as_ref(), next);
+        }
         Ok(())
     }
 
@@ -295,7 +312,7 @@ impl Runner {
         );
         let outgoing = rebuild.engine.outgoing();
         self.shared.with_status(|status| status.outgoing = outgoing);
-        self.shared.open(rebuild.engine.store(), new);
+        self.shared.replace(rebuild.engine.store(), new);
         self.shared.with_status(|status| {
             if let Some(progress) = &mut status.rebuild {
                 progress.done = true;

@@ -426,6 +426,16 @@ impl EventLog for KafkaLog {
         self.shared.health()
     }
 
+    fn ask_ends(&self) -> u64 {
+        let question = self.shared.ends_asked.fetch_add(1, Ordering::AcqRel) + 1;
+        self.watcher.ask();
+        question
+    }
+
+    fn ends_answered(&self) -> u64 {
+        self.shared.ends_answered.load(Ordering::Acquire)
+    }
+
     fn clock_ahead_ms(&self) -> i64 {
         self.shared.clock_ahead_ms()
     }

@@ -74,6 +74,9 @@ pub(crate) struct Shared {
     wrong: Mutex<Wrong>,
     /// Whether `wrong` says so, for a look without the lock.
     unreachable: AtomicBool,
+    /// Questions for the ends: the last one asked, and the last one answered.
+    pub(crate) ends_asked: AtomicU64,
+    pub(crate) ends_answered: AtomicU64,
     /// What the brokers' times tell of our clock; the last place is for what was told before any append.
     clocks: Mutex<(Clocks, Seldom)>,
     clock_ahead_ms: AtomicI64,
@@ -106,6 +109,8 @@ impl Shared {
             any_changed: AtomicBool::new(false),
             wrong: Mutex::default(),
             unreachable: AtomicBool::new(false),
+            ends_asked: AtomicU64::new(0),
+            ends_answered: AtomicU64::new(0),
             clocks: Mutex::new((Clocks::new(shape.total() + 1), Seldom::default())),
             clock_ahead_ms: AtomicI64::new(0),
             closed: AtomicBool::new(false),

@@ -54,7 +54,12 @@ impl Runner {
         match opened {
             Ok(engine) => {
                 self.shared.with_status(|status| status.outgoing = engine.outgoing());
-                self.shared.open(engine.store(), engine.committed());
+                if self.waiting.follow.is_some() {
+                    let log = self.common.log.as_ref();
+                    self.shared.open_behind(engine.store(), engine.committed(), log, log.ask_ends());
+                } else {
+                    self.shared.open(engine.store(), engine.committed());
+                }
                 self.engine = Some(engine);
             }
             Err(error) => self.stop(&error),
