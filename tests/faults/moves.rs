@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::common::cluster::KEY;
+use crate::common::cluster::{KEY, Own};
 use crate::common::reads::Reads;
 use crate::common::run_with;
 use crate::common::scene::{Scene, Setting};
@@ -35,7 +35,12 @@ fn a_rebuild_beside_live_traffic_gives_the_numbers_that_were_live() {
 
 #[test]
 fn a_projector_whose_disk_is_lost_begins_from_the_snapshots() {
-    let mut scene = Scene::start(&Setting { seed: 12, ..Setting::default() });
+    // However short the log is: by default one of less than a million records is read instead.
+    let mut scene = Scene::start_with(
+        &Setting { seed: 12, ..Setting::default() },
+        barrage_kafka_fixture::Broker::start,
+        |_, _, _| Own::default().with("BARRAGE_SNAPSHOT_RESTORE_LAG_RECORDS", 1),
+    );
     let half = scene.total / 2;
     scene.send(half);
     scene.cluster.drained();
