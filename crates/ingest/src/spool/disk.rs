@@ -19,6 +19,8 @@ use super::options::SpoolOptions;
 const SEND_WITHIN: Duration = Duration::from_secs(29 * 86_400);
 /// How long a disk that failed is left alone.
 const TRY_AGAIN: Duration = Duration::from_secs(2);
+/// Longer than it takes to make the files anew: nobody else tries meanwhile.
+const ANEW_WITHIN: Duration = Duration::from_secs(3_600);
 /// Names the log that the records are meant for.
 const OWNER_FILE: &str = "log.json";
 
@@ -222,11 +224,7 @@ impl Disk {
         let open = || EmbeddedLog::open(&self.dir, &self.options, barrage_log::Metrics::default());
         match room.and_then(|()| open().map_err(|error| error.to_string())) {
             Ok(log) => {
-                self.next = log.all_partitions().into_iter().map(|p| (p, log.end(p).0)).collect();
-                self.log = Arc::new(log);
-                self.failed = None;
-                // What was counted may have been lost on its way to the disk.
-                self.bytes = self.size();
+                self.install(log);
                 true
             }
             Err(reason) => {
@@ -236,21 +234,37 @@ impl Disk {
         }
     }
 
-    /// Begins anew with an empty directory: everything was acknowledged by the log. This is also what makes room on a
-    /// disk that was full.
-    pub(super) fn reset(&mut self) {
+    /// Begins anew with an empty directory, when everything was acknowledged by the log and nothing is on its way here.
+    /// This is also what makes room on a disk that was full. Nothing is taken until [`Disk::begun_anew`]: what is done in
+    /// between waits for the disk many times over, and no append should wait with it.
+    pub(super) fn begin_anew(&mut self) -> Option<Anew> {
         if self.failed.as_ref().is_some_and(|(_, again)| Instant::now() < *again) {
-            return;
+            return None;
         }
-        self.log.close();
-        if let Err(error) = fs::remove_dir_all(&self.dir) {
-            tracing::warn!(dir = %self.dir.display(), %error, "drained files of the spool could not be removed");
+        self.failed = Some(("the spool's files are being made anew".to_owned(), Instant::now() + ANEW_WITHIN));
+        Some(Anew { dir: self.dir.clone(), options: self.options.clone(), old: Arc::clone(&self.log) })
+    }
+
+    /// Takes the new files, or notes that there are none yet.
+    pub(super) fn begun_anew(&mut self, made: Result<EmbeddedLog, String>) {
+        match made {
+            Ok(log) => {
+                self.full = None;
+                self.install(log);
+            }
+            Err(error) => {
+                tracing::error!(dir = %self.dir.display(), error, "the spool cannot be made anew; it is tried again");
+                self.failed = Some((error, Instant::now() + TRY_AGAIN));
+            }
         }
-        self.full = None;
-        if !self.reopen() {
-            let error = self.failed().unwrap_or_default();
-            tracing::error!(dir = %self.dir.display(), error, "the spool cannot be made anew; it is tried again");
-        }
+    }
+
+    fn install(&mut self, log: EmbeddedLog) {
+        self.next = log.all_partitions().into_iter().map(|p| (p, log.end(p).0)).collect();
+        self.log = Arc::new(log);
+        self.failed = None;
+        // What was counted may have been lost on its way to the disk.
+        self.bytes = self.size();
     }
 
     pub(super) fn close(&self) {
@@ -263,6 +277,25 @@ impl Disk {
             return 0;
         }
         entries.filter_map(|entry| entry.ok()?.metadata().ok()).map(|meta| meta.len()).sum()
+    }
+}
+
+/// The drained files, on their way out.
+#[derive(Debug)]
+pub(super) struct Anew {
+    dir: PathBuf,
+    options: EmbeddedOptions,
+    old: Arc<EmbeddedLog>,
+}
+
+impl Anew {
+    /// Removes them and makes new ones.
+    pub(super) fn make(self) -> Result<EmbeddedLog, String> {
+        self.old.close();
+        if let Err(error) = fs::remove_dir_all(&self.dir) {
+            tracing::warn!(dir = %self.dir.display(), %error, "drained files of the spool could not be removed");
+        }
+        EmbeddedLog::open(&self.dir, &self.options, barrage_log::Metrics::default()).map_err(|error| error.to_string())
     }
 }
 

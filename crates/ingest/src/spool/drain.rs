@@ -34,6 +34,15 @@ pub(super) fn run(inner: &Arc<Inner>) {
         Drain { told: Instant::now(), paused_until: Instant::now(), drained: 0, failed: false, refusing: false };
     let mut closing_since = None;
     loop {
+        let anew = {
+            let mut state = inner.state();
+            // Whatever state the disk is in: what was drained is what fills it.
+            if state.lanes.is_empty() && state.disk.is_used() { state.disk.begin_anew() } else { None }
+        };
+        if let Some(anew) = anew {
+            let made = anew.make();
+            inner.state().disk.begun_anew(made);
+        }
         let (sends, files) = {
             let mut state = inner.state();
             drain.look(inner, &mut state);
@@ -93,10 +102,6 @@ impl Drain {
             let seconds = state.since.take().map_or(0, |since| since.elapsed().as_secs());
             tracing::info!(records = self.drained, seconds, "the spool is drained: every callback in it is in the log");
             self.drained = 0;
-        }
-        // Whatever state the disk is in: what was drained is what fills it.
-        if state.lanes.is_empty() && state.disk.is_used() {
-            state.disk.reset();
         }
         self.tell_disk(state);
         self.tell(inner, state, now);
