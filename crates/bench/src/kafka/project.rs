@@ -47,6 +47,7 @@ pub(super) fn run(report: &mut Report, bench: &Bench<'_>) -> Result<()> {
     let projector = bench.start(Role::Project, "projector", prefix, &[])?;
     let listens = begun.elapsed();
     projector.wait_metric(READ, |read| read >= records as f64)?;
+    projector.wait_metric("barrage_worker_lag_records", |lag| lag == 0.0)?;
     let wall = begun.elapsed();
     let (threads, own) = (projector.threads(), projector.time());
     let broker = bench.broker_time().saturating_sub(broker);
