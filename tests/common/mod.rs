@@ -5,6 +5,7 @@ pub(crate) mod cluster;
 pub(crate) mod proxy;
 pub(crate) mod reads;
 pub(crate) mod scene;
+mod truth;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -15,6 +16,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value as Json;
+
+pub(crate) use truth::differences_at;
 
 /// Longest wait for anything; far above what is ever needed, so that a slow machine fails no test.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -229,56 +232,15 @@ pub(crate) fn hashes(status: &Json) -> BTreeMap<String, (String, String)> {
         .collect()
 }
 
-/// Differences between what is answered and what an expected file says, in every figure that message counts have.
+/// Differences between what is answered and what an expected file says, in every figure.
 pub(crate) fn differences(server: &Server, expected: &Json, by_world: bool) -> Vec<String> {
-    differences_at(&server.query, expected, by_world)
+    truth::differences_at(&server.query, expected, by_world)
 }
 
-/// The same of a query service at this URL.
-pub(crate) fn differences_at(query: &str, expected: &Json, by_world: bool) -> Vec<String> {
-    let mut differences = Vec::new();
-    let mut same = |what: String, found: &Json, wanted: &Json| {
-        // A type that never occurred is left out of either.
-        let none =
-            |v: &Json| v.is_null() || v.as_u64() == Some(0) || v.as_object().is_some_and(serde_json::Map::is_empty);
-        if found != wanted && !(none(found) && none(wanted)) {
-            differences.push(format!("{what}: answered {found}, expected {wanted}"));
-        }
-    };
-    let rooms = expected["rooms"].as_object().expect("rooms");
-    for (room, wanted) in rooms {
-        let (status, answer) = get(query, &format!("/v1/rooms/{}", escape(room)));
-        let found = &answer["messages"];
-        if status != 200 {
-            let silent = wanted["messages"] == 0 && wanted["attempts_by_type"].as_object().is_none_or(|a| a.is_empty());
-            if !silent {
-                same(format!("{room}: status"), &Json::from(status), &Json::from(200));
-            }
-            continue;
-        }
-        let attempted: u64 =
-            wanted["attempts_by_type"].as_object().expect("a map").values().filter_map(Json::as_u64).sum();
-        same(format!("{room}: attempted"), &found["attempted"], &Json::from(attempted));
-        same(format!("{room}: attempted by type"), &found["attempted_by_type"], &wanted["attempts_by_type"]);
-        same(format!("{room}: delivered"), &found["delivered"], &wanted["messages"]);
-        same(format!("{room}: delivered by type"), &found["by_type"], &wanted["messages_by_type"]);
-        same(format!("{room}: throttled"), &found["throttled"], &wanted["dropped"]);
-        if by_world {
-            same(format!("{room}: throttled by type"), &found["throttled_by_type"], &wanted["dropped_by_type"]);
-            same(format!("{room}: failed"), &found["failed"], &wanted["failed"]);
-            same(format!("{room}: unattempted"), &found["unattempted"], &wanted["unattempted"]);
-        }
-    }
-    for (user, wanted) in expected["users"].as_object().expect("users") {
-        let (status, answer) = get(query, &format!("/v1/users/{}", escape(user)));
-        let found = if status == 200 { answer["messages"]["delivered"].clone() } else { Json::from(0) };
-        same(format!("{user}: delivered"), &found, &wanted["messages"]);
-        if by_world {
-            same(format!("{user}: by type"), &answer["messages"]["by_type"], &wanted["messages_by_type"]);
-        }
-    }
-    differences
-}
+/// What rooms are ranked by.
+const SORTS: [&str; 5] = ["messages", "online", "likes", "gift_value", "heat"];
+/// What viewers of a room are ranked by.
+const VIEWER_SORTS: [&str; 5] = ["messages", "recent", "watch", "likes", "gift_value"];
 
 /// Every read about every room and user of the evening, without what differs from run to run.
 pub(crate) fn all_reads(query: &str, truth: &Json) -> BTreeMap<String, Json> {
@@ -291,12 +253,18 @@ pub(crate) fn all_reads(query: &str, truth: &Json) -> BTreeMap<String, Json> {
         }
         reads.insert(path, serde_json::json!([status, answer]));
     };
-    read(format!("/v1/rooms?sort=messages&limit=1000&at={at}"));
+    for sort in SORTS {
+        read(format!("/v1/rooms?sort={sort}&limit=1000&at={at}"));
+    }
+    read(format!("/v1/recommendations?limit=1000&at={at}"));
+    read(format!("/v1/levels?at={at}"));
     for room in truth["rooms"].as_object().expect("rooms").keys() {
         let room = escape(room);
         read(format!("/v1/rooms/{room}?at={at}"));
         read(format!("/v1/rooms/{room}/minutes?from=0&to={at}&limit=1000&at={at}"));
-        read(format!("/v1/rooms/{room}/viewers?sort=messages&limit=1000&at={at}"));
+        for sort in VIEWER_SORTS {
+            read(format!("/v1/rooms/{room}/viewers?sort={sort}&limit=1000&at={at}"));
+        }
     }
     for user in truth["users"].as_object().expect("users").keys() {
         read(format!("/v1/users/{}?at={at}", escape(user)));

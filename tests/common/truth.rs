@@ -1,0 +1,129 @@
+//! Answers against an expected file: what an independent program counted, or what was true in a simulated world.
+
+use serde_json::Value as Json;
+
+use super::{escape, get};
+
+/// Gathers differences.
+#[derive(Default)]
+struct Differences(Vec<String>);
+
+impl Differences {
+    fn same(&mut self, what: &str, found: &Json, wanted: &Json) {
+        // A type that never occurred is left out of either.
+        let none =
+            |v: &Json| v.is_null() || v.as_u64() == Some(0) || v.as_object().is_some_and(serde_json::Map::is_empty);
+        if found != wanted && !(none(found) && none(wanted)) {
+            self.0.push(format!("{what}: answered {found}, expected {wanted}"));
+        }
+    }
+
+    fn within(&mut self, what: &str, found: &Json, (from, to): (u64, u64)) {
+        let number = found.as_u64().unwrap_or_default();
+        if !(from..=to).contains(&number) {
+            self.0.push(format!("{what}: answered {found}, expected {from} to {to}"));
+        }
+    }
+}
+
+fn number(value: &Json) -> u64 {
+    value.as_u64().unwrap_or_default()
+}
+
+/// Differences between what a query service at this URL answers and what an expected file says, in every figure; with
+/// `by_world` in those, too, that only a simulated world knows.
+pub(crate) fn differences_at(query: &str, expected: &Json, by_world: bool) -> Vec<String> {
+    let mut differences = Differences::default();
+    // A recording ends with its last callback; a simulated world stood still before its last lines came.
+    let end = expected["end_ms"].as_i64().filter(|&end| end > 0);
+    let at = end.or(expected["last_ms"].as_i64()).expect("a time");
+    for (room, wanted) in expected["rooms"].as_object().expect("rooms") {
+        // What waits for its window is over an hour later; who is there is asked for at the end itself.
+        let (status, later) = get(query, &format!("/v1/rooms/{}", escape(room)));
+        if status != 200 {
+            let silent = wanted["messages"] == 0 && wanted["attempts_by_type"].as_object().is_none_or(|a| a.is_empty());
+            if !silent {
+                differences.same(&format!("{room}: status"), &Json::from(status), &Json::from(200));
+            }
+            continue;
+        }
+        messages(&mut differences, room, &later["messages"], wanted, by_world);
+        let answer = get(query, &format!("/v1/rooms/{}?at={at}", escape(room))).1;
+        presence(&mut differences, room, &answer["online"], wanted);
+        gifts_and_likes(&mut differences, room, &answer, wanted, by_world);
+    }
+    let mut widths = Vec::new();
+    for (user, wanted) in expected["users"].as_object().expect("users") {
+        let (status, answer) = get(query, &format!("/v1/users/{}?at={at}", escape(user)));
+        let found = if status == 200 { answer["messages"]["delivered"].clone() } else { Json::from(0) };
+        differences.same(&format!("{user}: delivered"), &found, &wanted["messages"]);
+        if by_world {
+            differences.same(&format!("{user}: by type"), &answer["messages"]["by_type"], &wanted["messages_by_type"]);
+        }
+        widths.push(online(&mut differences, user, &answer["online"], wanted, by_world));
+        let likes = if by_world { &wanted["likes_attempted"] } else { &wanted["likes"] };
+        differences.same(&format!("{user}: likes"), &answer["likes"]["count"], likes);
+        differences.same(&format!("{user}: gift value"), &answer["gifts"]["value"], &wanted["gift_value"]);
+        if by_world {
+            differences.same(&format!("{user}: gifts"), &answer["gifts"]["count"], &wanted["gift_count"]);
+        }
+    }
+    widths.sort_unstable();
+    let median = widths.get(widths.len() / 2).copied().unwrap_or_default();
+    // The longest delay with which a native client's lost connection is told.
+    if median > 400_000 {
+        differences.0.push(format!("half of the bounds of online time are wider than {median} ms"));
+    }
+    differences.0
+}
+
+fn messages(differences: &mut Differences, room: &str, found: &Json, wanted: &Json, by_world: bool) {
+    let mut same = |what: &str, found: &Json, wanted: &Json| differences.same(&format!("{room}: {what}"), found, wanted);
+    let attempted: u64 = wanted["attempts_by_type"].as_object().expect("a map").values().filter_map(Json::as_u64).sum();
+    same("attempted", &found["attempted"], &Json::from(attempted));
+    same("attempted by type", &found["attempted_by_type"], &wanted["attempts_by_type"]);
+    same("delivered", &found["delivered"], &wanted["messages"]);
+    same("delivered by type", &found["by_type"], &wanted["messages_by_type"]);
+    same("throttled", &found["throttled"], &wanted["dropped"]);
+    same("senders", &found["senders"], &wanted["distinct_senders"]);
+    if by_world {
+        same("throttled by type", &found["throttled_by_type"], &wanted["dropped_by_type"]);
+        same("failed", &found["failed"], &wanted["failed"]);
+        same("unattempted", &found["unattempted"], &wanted["unattempted"]);
+    }
+}
+
+/// Who is in a room. A client that dies counts until the platform has noticed, so a simulated world has two numbers.
+fn presence(differences: &mut Differences, room: &str, found: &Json, wanted: &Json) {
+    let range = |name: &str| {
+        let low = number(&wanted[name]);
+        (low, number(&wanted[format!("{name}_upper")]).max(low))
+    };
+    differences.same(&format!("{room}: distinct"), &found["distinct"], &wanted["distinct_joiners"]);
+    differences.within(&format!("{room}: peak"), &found["peak"], range("peak_online"));
+    differences.within(&format!("{room}: now"), &found["now"], range("final_online"));
+}
+
+fn gifts_and_likes(differences: &mut Differences, room: &str, answer: &Json, wanted: &Json, by_world: bool) {
+    let mut same = |what: &str, found: &Json, wanted: &Json| differences.same(&format!("{room}: {what}"), found, wanted);
+    for name in ["messages", "count", "value"] {
+        same(&format!("gifts {name}"), &answer["gifts"][name], &wanted["gifts"][name]);
+    }
+    same("likes", &answer["likes"]["count"], &wanted["likes_attempted"]);
+    if by_world {
+        same("memberships", &answer["memberships"]["count"], &wanted["memberships"]);
+    }
+}
+
+/// Online time of an account; the width of its bounds.
+fn online(differences: &mut Differences, user: &str, found: &Json, wanted: &Json, by_world: bool) -> u64 {
+    let (ms, lower, upper) = (number(&found["ms"]), number(&found["lower_ms"]), number(&found["upper_ms"]));
+    if by_world {
+        let truth = number(&wanted["online_ms"]);
+        differences.within(&format!("{user}: true online time"), &Json::from(truth), (lower, upper));
+    } else {
+        differences.same(&format!("{user}: online time"), &found["ms"], &wanted["online_ms"]);
+    }
+    differences.within(&format!("{user}: online time in its bounds"), &Json::from(ms), (lower, upper));
+    upper.saturating_sub(lower)
+}
