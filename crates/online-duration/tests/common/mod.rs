@@ -9,15 +9,15 @@ use barrage_projection::ReaderExt as _;
 use barrage_projection::memory::Harness;
 use prost::Message as _;
 
-pub const APP: u32 = 1_400_000_000;
+pub(crate) const APP: u32 = 1_400_000_000;
 /// 2026-01-01T00:00:00Z.
-pub const START_MS: i64 = 1_767_225_600_000;
-pub const PLATFORMS: [&str; 3] = ["ios", "web", "android"];
+pub(crate) const START_MS: i64 = 1_767_225_600_000;
+pub(crate) const PLATFORMS: [&str; 3] = ["ios", "web", "android"];
 /// A sign of life that names no platform.
-pub const ANY: usize = 3;
+pub(crate) const ANY: usize = 3;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub(crate) enum Kind {
     Sign,
     Logout,
     Closed,
@@ -26,16 +26,16 @@ pub enum Kind {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Event {
+pub(crate) struct Event {
     /// ms after the start.
-    pub at: usize,
-    pub kind: Kind,
-    pub platform: usize,
-    pub kicked: Vec<usize>,
+    pub(crate) at: usize,
+    pub(crate) kind: Kind,
+    pub(crate) platform: usize,
+    pub(crate) kicked: Vec<usize>,
 }
 
 /// The record of it; it arrives `late_ms` after it happened, in whatever order the test applies it.
-pub fn record(event: &Event, late_ms: i64) -> Vec<u8> {
+pub(crate) fn record(event: &Event, late_ms: i64) -> Vec<u8> {
     let (action, reason) = match event.kind {
         Kind::Login => (1, "Register"),
         Kind::Logout => (2, "Unregister"),
@@ -64,12 +64,12 @@ pub fn record(event: &Event, late_ms: i64) -> Vec<u8> {
     .encode_to_vec()
 }
 
-pub fn harness(rules: RuleSet) -> Harness {
+pub(crate) fn harness(rules: RuleSet) -> Harness {
     Harness::new(AccountOnlineDuration, rules).expect("own ids")
 }
 
 /// What is committed of the account, at `at_ms`.
-pub fn ask(harness: &Harness, at_ms: i64) -> Online {
+pub(crate) fn ask(harness: &Harness, at_ms: i64) -> Online {
     let row = harness.store.get::<Accounts>(&(APP, "user")).expect("reads").unwrap_or_default();
     online(&row, at_ms, &harness.rules.duration)
 }
