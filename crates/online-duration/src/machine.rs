@@ -1,0 +1,375 @@
+//! What follows from things that happened, in order of time: the sums of an account, and its devices.
+//!
+//! Time with any session is painted once, up to [`State::at_ms`]. What was painted and may not have been connected is
+//! summed beside it as *doubtful*: of each session that did not end by a logout the time from its last certain moment
+//! to the report, as far as nothing else covers it. A second is doubtful at most once, because it is the last session
+//! to end that decides; so `online_ms - doubtful_ms` is a lower bound.
+//!
+//! Sessions that fall silent, and ends that may not have been ends, are taken back by later evidence: for that a device
+//! remembers what was painted when it ended, so the part of the gap that other devices painted meanwhile is known.
+
+use barrage_event::rules::DurationRules;
+
+use crate::Online;
+use crate::proto::device::Stage;
+use crate::proto::{Account, Device, Happening, Kind, Run, State};
+
+/// Platforms of one account that are kept apart.
+pub(crate) const PLATFORMS_MAX: usize = 16;
+/// [`Happening::platform`] of a sign of life whose platform is not told.
+pub(crate) const ANY: u32 = 16;
+
+/// Sure parts that are remembered while another session is open; the oldest is forgotten, which lowers the lower bound.
+const RUNS_MAX: usize = 8;
+
+/// A sign of life takes an end back only when it is this much later, ms: what happened at the same time is told in any
+/// order.
+const SETTLED_MS: i64 = 1_000;
+
+/// Length of [from, to), 0 when it is empty.
+pub(crate) fn length(from: i64, to: i64) -> u64 {
+    u64::try_from(to.saturating_sub(from)).unwrap_or(0)
+}
+
+fn span(ms: u64) -> i64 {
+    i64::try_from(ms).unwrap_or(i64::MAX)
+}
+
+/// The account's answer at `at_ms`.
+pub(crate) fn read(account: &Account, at_ms: i64, rules: &DurationRules) -> Online {
+    let mut state = account.folded.clone().unwrap_or_default();
+    let mut machine = Machine { state: &mut state, platforms: &account.platforms, rules };
+    for happening in account.recent.iter().take_while(|h| h.at_ms <= at_ms) {
+        machine.apply(happening);
+    }
+    machine.advance(at_ms);
+    machine.answer()
+}
+
+/// Applies things that happened, in order.
+#[derive(Debug)]
+pub(crate) struct Machine<'m> {
+    pub(crate) state: &'m mut State,
+    /// Names, by number.
+    pub(crate) platforms: &'m [String],
+    pub(crate) rules: &'m DurationRules,
+}
+
+impl Machine<'_> {
+    /// Applies what happened; nothing that is applied later may be earlier.
+    pub(crate) fn apply(&mut self, happening: &Happening) {
+        let at_ms = happening.at_ms;
+        self.advance(at_ms);
+        while self.state.devices.len() < self.platforms.len() {
+            self.state.devices.push(Device::default());
+        }
+        let was_on = self.is_on();
+        let restored = match happening.kind() {
+            Kind::Sign => self.sign(happening.platform, at_ms),
+            Kind::Login => self.login(happening, at_ms),
+            kind => self.close(happening.platform as usize, at_ms, kind),
+        };
+        match (was_on, self.is_on()) {
+            (false, true) if !restored => self.state.since_ms = at_ms,
+            (true, false) => self.state.left_ms = at_ms,
+            // An end that was taken back and came again at once: the account went now, not then.
+            (false, false) if restored => self.state.left_ms = at_ms,
+            _ => {}
+        }
+    }
+
+    /// Lets time pass up to `to_ms`; sessions fall silent on the way.
+    pub(crate) fn advance(&mut self, to_ms: i64) {
+        let timeout_ms = span(self.rules.session_timeout_ms);
+        while self.state.at_ms < to_ms {
+            let due = |d: &Device| (d.stage() == Stage::Open).then(|| d.sign_ms.saturating_add(timeout_ms));
+            let next_ms = self.state.devices.iter().filter_map(due).min().unwrap_or(i64::MAX);
+            if next_ms >= to_ms {
+                self.paint(to_ms);
+                return;
+            }
+            self.paint(next_ms);
+            // Later than that only when the rules have changed.
+            let (online_ms, ended_ms) = (self.state.online_ms, self.state.at_ms);
+            for device in &mut self.state.devices {
+                if due(device).is_some_and(|due_ms| due_ms <= next_ms) {
+                    device.set_stage(Stage::Silent);
+                    device.ended_ms = ended_ms;
+                    device.ended_online_ms = online_ms;
+                    device.ended_doubtful_ms = 0;
+                    self.state.sure_to_ms = self.state.sure_to_ms.max(device.sign_ms);
+                }
+            }
+            if !self.is_on() {
+                self.state.left_ms = ended_ms;
+            }
+        }
+    }
+
+    fn paint(&mut self, to_ms: i64) {
+        if self.is_on() {
+            self.state.online_ms = self.state.online_ms.saturating_add(length(self.state.at_ms, to_ms));
+        }
+        self.state.at_ms = self.state.at_ms.max(to_ms);
+    }
+
+    fn is_on(&self) -> bool {
+        self.state.devices.iter().any(|device| device.stage() == Stage::Open)
+    }
+
+    /// How late the platform tells of a lost connection at most, ms.
+    fn detection_ms(&self, platform: usize) -> i64 {
+        let web = self.platforms.get(platform).is_some_and(|name| name == "web");
+        span(if web { self.rules.web_detection_ms } else { self.rules.native_detection_ms })
+    }
+
+    /// Until when a session was certainly connected, if the next that is heard of it comes at `at_ms`.
+    fn sure_to(&self, platform: usize, at_ms: i64) -> i64 {
+        let device = &self.state.devices[platform];
+        // After a report that was not believed, that there was none since says nothing.
+        let told_ms = if device.doubted { i64::MIN } else { at_ms.saturating_sub(self.detection_ms(platform)) };
+        device.since_ms.max(device.sign_ms).max(told_ms).min(at_ms)
+    }
+
+    /// What of [from, to) no other session covers, ms.
+    fn uncovered(&self, except: usize, from_ms: i64, to_ms: i64) -> u64 {
+        let mut cover = [(i64::MAX, i64::MAX); PLATFORMS_MAX + RUNS_MAX];
+        let open = self.state.devices.iter().enumerate().filter(|(index, _)| *index != except);
+        let open = open.filter_map(|(_, device)| match device.stage() {
+            Stage::Open => Some((device.since_ms, i64::MAX)),
+            Stage::Silent => Some((device.since_ms, device.ended_ms)),
+            Stage::Closed | Stage::MaybeClosed => None,
+        });
+        let known = open.chain(self.state.sure.iter().map(|run| (run.from_ms, run.to_ms)));
+        for (place, interval) in cover.iter_mut().zip(known) {
+            *place = interval;
+        }
+        cover.sort_unstable();
+        let (mut at_ms, mut bare) = (from_ms, 0_u64);
+        for (from, to) in cover {
+            bare = bare.saturating_add(length(at_ms, from.min(to_ms)));
+            at_ms = at_ms.max(to.min(to_ms));
+        }
+        bare
+    }
+
+    /// A session was certainly connected until `sure_ms` and ended at `end_ms`. Returns what that made doubtful, ms.
+    fn end(&mut self, platform: usize, sure_ms: i64, end_ms: i64) -> u64 {
+        let doubtful_ms = self.uncovered(platform, sure_ms, end_ms);
+        self.state.doubtful_ms = self.state.doubtful_ms.saturating_add(doubtful_ms);
+        self.state.sure_to_ms = self.state.sure_to_ms.max(sure_ms);
+        let from_ms = self.state.devices[platform].since_ms;
+        let others = |(index, device): (usize, &Device)| {
+            index != platform && matches!(device.stage(), Stage::Open | Stage::Silent)
+        };
+        if !self.state.devices.iter().enumerate().any(others) {
+            self.state.sure.clear();
+        } else if sure_ms > from_ms {
+            if self.state.sure.len() >= RUNS_MAX {
+                self.state.sure.remove(0);
+            }
+            self.state.sure.push(Run { from_ms, to_ms: sure_ms });
+        }
+        doubtful_ms
+    }
+
+    /// A session that had ended or fallen silent lasts, as something at `at_ms` shows.
+    fn restore(&mut self, platform: usize, at_ms: i64) {
+        let device = self.state.devices[platform];
+        let (from_ms, painted) = (device.ended_ms, device.ended_online_ms);
+        // Of the time before another device's end, so much is painted only now.
+        for other in &mut self.state.devices {
+            if other.stage() != Stage::Open && other.ended_ms > from_ms {
+                let meanwhile = other.ended_online_ms.saturating_sub(painted);
+                let more = length(from_ms, other.ended_ms).saturating_sub(meanwhile);
+                other.ended_online_ms = other.ended_online_ms.saturating_add(more);
+            }
+        }
+        let more = self.not_painted_since(platform, at_ms);
+        self.state.online_ms = self.state.online_ms.saturating_add(more);
+        self.state.doubtful_ms = self.state.doubtful_ms.saturating_sub(device.ended_doubtful_ms);
+        let device = &mut self.state.devices[platform];
+        device.ended_doubtful_ms = 0;
+        device.set_stage(Stage::Open);
+    }
+
+    /// What is not painted of the time from a device's end to `at_ms`, ms.
+    fn not_painted_since(&self, platform: usize, at_ms: i64) -> u64 {
+        let device = &self.state.devices[platform];
+        let painted = self.state.online_ms.saturating_sub(device.ended_online_ms);
+        length(device.ended_ms, at_ms).saturating_sub(painted)
+    }
+
+    /// Whether this is so soon after a device's end that it may belong to the same session.
+    fn soon_after_end(&self, platform: usize, at_ms: i64) -> bool {
+        length(self.state.devices[platform].ended_ms, at_ms) <= self.rules.session_timeout_ms
+    }
+
+    /// A second device of the platform may have been connected until `at_ms`.
+    fn extend(&mut self, platform: usize, at_ms: i64) {
+        if self.state.devices[platform].spare == 0 || !self.soon_after_end(platform, at_ms) {
+            return;
+        }
+        let more = self.not_painted_since(platform, at_ms);
+        self.state.extra_ms = self.state.extra_ms.saturating_add(more);
+        let device = &mut self.state.devices[platform];
+        device.ended_ms = at_ms;
+        device.ended_online_ms = self.state.online_ms;
+    }
+
+    /// Returns whether a session was restored.
+    fn sign(&mut self, platform: u32, at_ms: i64) -> bool {
+        let mut restored = false;
+        for index in 0..self.state.devices.len() {
+            let named = index == platform as usize;
+            if !named && platform != ANY {
+                continue;
+            }
+            let settled = at_ms >= self.state.devices[index].ended_ms.saturating_add(SETTLED_MS);
+            match self.state.devices[index].stage() {
+                Stage::Open => {}
+                Stage::Silent => {
+                    self.restore(index, at_ms);
+                    restored = true;
+                }
+                Stage::MaybeClosed if named && settled && self.soon_after_end(index, at_ms) => {
+                    self.restore(index, at_ms);
+                    self.state.devices[index].spare = self.state.devices[index].spare.saturating_sub(1);
+                    restored = true;
+                }
+                Stage::Closed if named && settled => {
+                    self.extend(index, at_ms);
+                    continue;
+                }
+                Stage::Closed | Stage::MaybeClosed => continue,
+            }
+            let device = &mut self.state.devices[index];
+            device.sign_ms = device.sign_ms.max(at_ms);
+            device.doubted = false;
+        }
+        restored
+    }
+
+    /// Returns whether a session was restored before it ended.
+    fn close(&mut self, platform: usize, at_ms: i64, kind: Kind) -> bool {
+        let Some(device) = self.state.devices.get_mut(platform) else { return false };
+        device.changed_ms = at_ms;
+        let stage = device.stage();
+        let again_ms = device.again_ms;
+        let mut restored = false;
+        match stage {
+            Stage::Open => {}
+            Stage::MaybeClosed if self.soon_after_end(platform, at_ms) => {
+                // Two logins and two ends: the first end was that of the connection before the second login.
+                self.restore(platform, at_ms);
+                let device = &mut self.state.devices[platform];
+                device.spare = device.spare.saturating_sub(1);
+                restored = true;
+            }
+            Stage::Silent => {
+                self.restore(platform, at_ms);
+                restored = true;
+            }
+            Stage::Closed | Stage::MaybeClosed => {
+                self.extend(platform, at_ms);
+                let device = &mut self.state.devices[platform];
+                device.spare = device.spare.saturating_sub(1);
+                return false;
+            }
+        }
+        let after_login = again_ms != 0
+            && !restored
+            && at_ms.saturating_sub(again_ms) <= self.detection_ms(platform)
+            && kind != Kind::Logout;
+        if after_login && kind == Kind::TimedOut {
+            let device = &mut self.state.devices[platform];
+            device.doubted = true;
+            device.again_ms = 0;
+            device.spare = device.spare.saturating_sub(1);
+            return restored;
+        }
+        let sure_ms = if kind == Kind::Logout { at_ms } else { self.sure_to(platform, at_ms) };
+        let doubtful_ms = self.end(platform, sure_ms, at_ms);
+        let online_ms = self.state.online_ms;
+        let device = &mut self.state.devices[platform];
+        device.set_stage(if after_login { Stage::MaybeClosed } else { Stage::Closed });
+        device.ended_ms = at_ms;
+        device.ended_online_ms = online_ms;
+        device.ended_doubtful_ms = doubtful_ms;
+        device.doubted = false;
+        restored
+    }
+
+    /// Returns whether a session was restored because it was pushed out.
+    fn login(&mut self, happening: &Happening, at_ms: i64) -> bool {
+        let platform = happening.platform as usize;
+        let mut restored = false;
+        for &other in happening.kicked.iter().filter(|&&other| other != happening.platform) {
+            // What is pushed out may have been lost before: as uncertain as a lost connection, but no second end.
+            let other = other as usize;
+            if let Some(device) = self.state.devices.get_mut(other) {
+                device.again_ms = 0;
+                self.close(other, at_ms, Kind::Closed);
+                self.state.devices[other].spare = 0;
+            }
+        }
+        let kicks_itself = happening.kicked.contains(&happening.platform);
+        let Some(device) = self.state.devices.get(platform) else { return false };
+        match device.stage() {
+            Stage::Silent if kicks_itself => {
+                self.restore(platform, at_ms);
+                restored = true;
+                let sure_ms = self.sure_to(platform, at_ms);
+                self.end(platform, sure_ms, at_ms);
+            }
+            Stage::Open => {
+                let sure_ms = self.sure_to(platform, at_ms);
+                self.end(platform, sure_ms, at_ms);
+                if !kicks_itself {
+                    let device = &mut self.state.devices[platform];
+                    device.spare = device.spare.saturating_add(1);
+                    device.again_ms = at_ms;
+                }
+            }
+            Stage::Silent => {
+                let ended_ms = device.ended_ms;
+                let sure_ms = device.sign_ms.max(device.since_ms);
+                self.end(platform, sure_ms, ended_ms);
+            }
+            Stage::Closed | Stage::MaybeClosed if kicks_itself => self.extend(platform, at_ms),
+            Stage::Closed | Stage::MaybeClosed => {}
+        }
+        let device = &mut self.state.devices[platform];
+        if device.stage() != Stage::Open || kicks_itself {
+            device.spare = 0;
+            device.again_ms = 0;
+        }
+        device.set_stage(Stage::Open);
+        device.since_ms = at_ms;
+        device.sign_ms = at_ms;
+        device.changed_ms = at_ms;
+        device.doubted = false;
+        restored
+    }
+
+    /// What is true now. Ends every session, so nothing can be applied after it.
+    fn answer(mut self) -> Online {
+        let (now, since_ms, left_ms) = (self.is_on(), self.state.since_ms, self.state.left_ms);
+        let left_uncertain_ms = length(self.state.sure_to_ms, left_ms);
+        let at_ms = self.state.at_ms;
+        for index in 0..self.state.devices.len() {
+            let device = self.state.devices[index];
+            match device.stage() {
+                // Nobody can tell a connection that lasts from one whose loss is not told yet.
+                Stage::Open => self.end(index, self.sure_to(index, at_ms), at_ms),
+                Stage::Silent => self.end(index, device.sign_ms.max(device.since_ms), device.ended_ms),
+                Stage::Closed | Stage::MaybeClosed => continue,
+            };
+            self.state.devices[index].set_stage(Stage::Closed);
+        }
+        let ms = self.state.online_ms;
+        let lower_ms = ms.saturating_sub(self.state.doubtful_ms);
+        let upper_ms = ms.saturating_add(self.state.extra_ms);
+        Online { ms, lower_ms, upper_ms, now, since_ms, left_ms, left_uncertain_ms }
+    }
+}

@@ -1,0 +1,195 @@
+//! One account in one room: when it was there, as all that was told of it says, in order of time.
+//!
+//! Moments within the lateness window are kept one by one, so their order of arrival does not matter: coming and going
+//! are set, never counted up and down. Of several sources that tell the same, the first moment counts.
+
+use crate::proto::{Member, Moment, MomentKind, Stay};
+
+/// Most moments of a row; above it the oldest is folded before its time.
+pub(crate) const MOMENTS_MAX: usize = 32;
+
+/// Most changes that the moments of a row make: each is a coming or going, and one that was silent may go before.
+const CHANGES_MAX: usize = 4 * MOMENTS_MAX;
+
+const MINUTE_MS: i64 = 60_000;
+
+/// Length of [from, to), 0 when it is empty.
+pub(crate) fn length(from: i64, to: i64) -> u64 {
+    u64::try_from(to.saturating_sub(from)).unwrap_or(0)
+}
+
+/// What the moments of one member change in the room's count, in order of time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Changes {
+    list: [(i64, i32); CHANGES_MAX],
+    count: usize,
+}
+
+impl Changes {
+    pub(crate) const fn none() -> Self {
+        Self { list: [(0, 0); CHANGES_MAX], count: 0 }
+    }
+
+    fn push(&mut self, at_ms: i64, delta: i32) {
+        // Coming and going in the same ms is nothing.
+        if self.count > 0 && self.list[self.count - 1] == (at_ms, -delta) {
+            self.count -= 1;
+        } else if let Some(place) = self.list.get_mut(self.count) {
+            *place = (at_ms, delta);
+            self.count += 1;
+        }
+    }
+
+    pub(crate) fn list(&self) -> &[(i64, i32)] {
+        &self.list[..self.count]
+    }
+}
+
+impl Stay {
+    /// When it fell silent or will, with an idle time-out.
+    pub(crate) fn silent_from(&self, idle_ms: Option<i64>) -> Option<i64> {
+        idle_ms.filter(|_| self.on).map(|idle_ms| self.sign_ms.saturating_add(idle_ms))
+    }
+
+    fn open(&mut self, at_ms: i64, changes: &mut Changes) {
+        self.on = true;
+        self.gone = false;
+        self.since_ms = at_ms;
+        self.sign_ms = at_ms;
+        changes.push(at_ms, 1);
+    }
+
+    /// It left at `at_ms`, or up to `uncertain_ms` earlier.
+    fn close(&mut self, at_ms: i64, uncertain_ms: u64, changes: &mut Changes) {
+        let earliest_ms = at_ms.saturating_sub(i64::try_from(uncertain_ms).unwrap_or(i64::MAX));
+        let sure_ms = self.since_ms.max(self.sign_ms).max(earliest_ms);
+        self.watch_ms = self.watch_ms.saturating_add(length(self.since_ms, at_ms));
+        self.doubtful_ms = self.doubtful_ms.saturating_add(length(sure_ms, at_ms));
+        self.on = false;
+        self.ended_ms = at_ms;
+        changes.push(at_ms, -1);
+    }
+
+    fn alive(&mut self, at_ms: i64) {
+        if self.on {
+            self.sign_ms = self.sign_ms.max(at_ms);
+        }
+    }
+
+    fn step(&mut self, moment: &Moment, idle_ms: Option<i64>, changes: &mut Changes) {
+        let (at_ms, kind) = (moment.at_ms, moment.kind());
+        if let Some(silent_ms) = self.silent_from(idle_ms)
+            && silent_ms < at_ms
+            && matches!(kind, MomentKind::Joined | MomentKind::Online | MomentKind::Ended)
+        {
+            // Nothing says that it was there meanwhile; whatever else is told of it shows that it was.
+            self.close(silent_ms, u64::MAX, changes);
+        }
+        match kind {
+            MomentKind::Joined | MomentKind::Online if !self.on => {
+                if self.ended_ms != 0 {
+                    let before_ms = moment.uncertain_ms.min(length(self.ended_ms, at_ms));
+                    self.extra_ms = self.extra_ms.saturating_add(before_ms);
+                }
+                self.open(at_ms, changes);
+            }
+            MomentKind::Joined | MomentKind::Online | MomentKind::Sign => self.alive(at_ms),
+            MomentKind::Left | MomentKind::Offline | MomentKind::Ended => {
+                if self.on {
+                    self.close(at_ms, moment.uncertain_ms, changes);
+                }
+                self.gone = false;
+            }
+            MomentKind::Gone if self.on => {
+                self.close(at_ms, moment.uncertain_ms, changes);
+                self.gone = true;
+            }
+            MomentKind::Gone => {}
+            MomentKind::Back if self.gone => self.open(at_ms, changes),
+            MomentKind::Back => self.alive(at_ms),
+        }
+    }
+
+    /// How long it watched up to `at_ms`: the value, and its lower and upper bound. `detection_ms`: how late a lost
+    /// connection may be told.
+    pub(crate) fn watched(&self, at_ms: i64, idle_ms: Option<i64>, detection_ms: u64) -> (u64, u64, u64) {
+        let mut stay = *self;
+        match stay.silent_from(idle_ms) {
+            Some(silent_ms) if silent_ms < at_ms => stay.close(silent_ms, u64::MAX, &mut Changes::none()),
+            // Nobody can tell a viewer who is there from one whose loss is not told yet.
+            _ if stay.on => stay.close(at_ms.max(stay.since_ms), detection_ms, &mut Changes::none()),
+            _ => {}
+        }
+        let lower_ms = stay.watch_ms.saturating_sub(stay.doubtful_ms);
+        (stay.watch_ms, lower_ms, stay.watch_ms.saturating_add(stay.extra_ms))
+    }
+}
+
+impl Member {
+    fn stay(&self) -> Stay {
+        self.folded.unwrap_or_default()
+    }
+
+    /// Where it stands after all moments up to `until_ms`, and what those that are not folded change.
+    pub(crate) fn walk(&self, until_ms: i64, idle_ms: Option<i64>) -> (Stay, Changes) {
+        let (mut stay, mut changes) = (self.stay(), Changes::none());
+        for moment in self.recent.iter().take_while(|moment| moment.at_ms <= until_ms) {
+            stay.step(moment, idle_ms, &mut changes);
+        }
+        (stay, changes)
+    }
+
+    /// Puts a moment in its place.
+    pub(crate) fn insert(&mut self, moment: Moment) -> Inserted {
+        if moment.at_ms < self.stay().folded_ms {
+            return Inserted::TooLate;
+        }
+        if moment.kind() == MomentKind::Sign {
+            let minute = moment.at_ms.div_euclid(MINUTE_MS);
+            let same = |m: &Moment| m.kind() == MomentKind::Sign && m.at_ms.div_euclid(MINUTE_MS) == minute;
+            if let Some(at) = self.recent.iter().rposition(same) {
+                if self.recent[at].at_ms >= moment.at_ms {
+                    return Inserted::Known;
+                }
+                self.recent.remove(at);
+            }
+        }
+        let key = (moment.at_ms, moment.kind);
+        let at = self.recent.iter().rposition(|other| (other.at_ms, other.kind) <= key).map_or(0, |at| at + 1);
+        if at > 0 && (self.recent[at - 1].at_ms, self.recent[at - 1].kind) == key {
+            return Inserted::Known;
+        }
+        self.recent.insert(at, moment);
+        Inserted::New
+    }
+
+    /// Folds what is older than the horizon, which is beyond being changed by something that comes late, and what is too
+    /// much for a row.
+    pub(crate) fn fold(&mut self, horizon_ms: i64, idle_ms: Option<i64>) {
+        let old = self.recent.iter().take_while(|moment| moment.at_ms < horizon_ms).count();
+        let old = old.max((self.recent.len() + 1).saturating_sub(MOMENTS_MAX));
+        if old > 0 {
+            self.fold_first(old, idle_ms);
+        }
+    }
+
+    fn fold_first(&mut self, count: usize, idle_ms: Option<i64>) {
+        let mut stay = self.stay();
+        for moment in self.recent.drain(..count) {
+            stay.step(&moment, idle_ms, &mut Changes::none());
+            stay.folded_ms = moment.at_ms;
+        }
+        self.folded = Some(stay);
+    }
+}
+
+/// What became of a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Inserted {
+    /// It is in its place.
+    New,
+    /// It was there already.
+    Known,
+    /// Later ones are folded.
+    TooLate,
+}

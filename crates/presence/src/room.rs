@@ -1,0 +1,317 @@
+//! The projection on rooms: who is there.
+
+use barrage_event::event::Cause;
+use barrage_event::{EnvelopeView, Event, Topic};
+use barrage_projection::{ApplyError, Context, Intent, Projection, StoreError, TableDef};
+use serde_json::{Map, Value as Json};
+use xxhash_rust::xxh3::xxh3_128;
+
+use crate::crowd::{self, RoomKey};
+use crate::member::Inserted;
+use crate::proto::{Ended, Member, Moment, MomentKind, RecentMember, Room};
+use crate::tables::{Chunks, EarlyMoments, Members, Recent, Rooms};
+
+/// Entries of one row of the ring, and rows of it: the last 2,048 joins hold the last 1,000 members unless more than
+/// half of them came twice.
+pub(crate) const RING_ENTRIES: u64 = 64;
+pub(crate) const RING_ROWS: u64 = 32;
+
+/// Disbandings that a room remembers; a group's id is used again now and then.
+const ENDED_MAX: usize = 8;
+
+/// What is remembered of an account that is no member.
+const EARLY_MAX: usize = 8;
+
+const MINUTE_MS: i64 = 60_000;
+
+/// Members, their stays and their number, on `barrage.room`.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RoomPresence;
+
+impl Projection for RoomPresence {
+    fn name(&self) -> &'static str {
+        "presence.rooms"
+    }
+
+    fn topic(&self) -> Topic {
+        Topic::Room
+    }
+
+    fn tables(&self) -> Vec<TableDef> {
+        vec![
+            TableDef::of::<Rooms>(),
+            TableDef::of::<Chunks>(),
+            TableDef::of::<Members>(),
+            TableDef::of::<Recent>(),
+            TableDef::buckets::<EarlyMoments>(),
+        ]
+    }
+
+    fn apply(&self, cx: &mut Context<'_>, record: &EnvelopeView<'_>) -> Result<(), ApplyError> {
+        let delay_ms = cx.rules.presence.member_state_delay_ms;
+        let moment = |kind: MomentKind, uncertain_ms| Moment {
+            at_ms: record.occurred_at_ms,
+            kind: kind.into(),
+            uncertain_ms,
+        };
+        match &record.event {
+            Event::MembersJoined(e) => told(cx, record, e.group_id, e.members.iter(), moment(MomentKind::Joined, 0)),
+            Event::MembersLeft(e) => told(cx, record, e.group_id, e.members.iter(), moment(MomentKind::Left, 0)),
+            Event::MemberState(e) => {
+                // What a user did is told at once, what the platform found out is told late.
+                let at_once = matches!(e.cause, Cause::Join | Cause::Quit);
+                let kind = if e.online { MomentKind::Online } else { MomentKind::Offline };
+                told(cx, record, e.group_id, e.members.iter(), moment(kind, if at_once { 0 } else { delay_ms }))
+            }
+            Event::AccountGone(e) => {
+                let gone = moment(MomentKind::Gone, e.uncertain_ms);
+                told(cx, record, e.group_id, std::iter::once(e.account), gone)
+            }
+            Event::AccountBack(e) => {
+                told(cx, record, e.group_id, std::iter::once(e.account), moment(MomentKind::Back, 0))
+            }
+            Event::GroupDestroyed(e) => ended(cx, record, e.group_id),
+            // Signs of life are of use to the idle time-out alone.
+            Event::AfterSend(m) | Event::BeforeSend(m)
+                if cx.rules.presence.idle_timeout_ms > 0 && record.platform != "restapi" =>
+            {
+                told(cx, record, m.group_id, std::iter::once(m.from_account), moment(MomentKind::Sign, 0))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn span(ms: u64) -> i64 {
+    i64::try_from(ms).unwrap_or(i64::MAX)
+}
+
+/// The idle time-out, ms, when it is on.
+pub(crate) fn idle_ms(rules: &barrage_event::rules::RuleSet) -> Option<i64> {
+    Some(span(rules.presence.idle_timeout_ms)).filter(|&ms| ms > 0)
+}
+
+/// Something was told of accounts in a room.
+fn told<'e>(
+    cx: &mut Context<'_>,
+    record: &EnvelopeView<'_>,
+    group_id: &str,
+    accounts: impl Iterator<Item = &'e str>,
+    moment: Moment,
+) -> Result<(), ApplyError> {
+    let key = (record.app, group_id);
+    let horizon_ms = cx.stream_time_ms.saturating_sub(span(cx.rules.windows.lateness_ms));
+    let floor = u32::try_from(horizon_ms.max(0) / MINUTE_MS).unwrap_or(u32::MAX);
+    cx.buckets::<EarlyMoments>()?.expire_below(floor);
+    let comes = matches!(moment.kind(), MomentKind::Joined | MomentKind::Online);
+    if !comes && cx.table::<Rooms>()?.get(&key)?.is_none() {
+        for account in accounts {
+            keep_early(cx, key, account, moment)?;
+        }
+        return Ok(());
+    }
+    // Taken out while the event is applied, because the other tables are changed through the same context.
+    let mut room = std::mem::take(cx.table::<Rooms>()?.entry(&key)?);
+    let mut result = crowd::fold(cx, &mut room, key, horizon_ms);
+    for account in accounts.filter(|account| !account.is_empty()) {
+        result = result.and_then(|()| member_told(cx, &mut room, key, account, moment));
+    }
+    notify(cx, record, &mut room, group_id);
+    *cx.table::<Rooms>()?.entry(&key)? = room;
+    Ok(result?)
+}
+
+/// Where what is told of an account that is no member is kept.
+fn early_hash(key: RoomKey<'_>, account: &str) -> u128 {
+    let mut bytes = Vec::with_capacity(16 + key.1.len() + account.len());
+    bytes.extend_from_slice(&key.0.to_be_bytes());
+    bytes.extend_from_slice(&(key.1.len() as u64).to_be_bytes());
+    bytes.extend_from_slice(key.1.as_bytes());
+    bytes.extend_from_slice(account.as_bytes());
+    xxh3_128(&bytes)
+}
+
+fn keep_early(cx: &mut Context<'_>, key: RoomKey<'_>, account: &str, moment: Moment) -> Result<(), StoreError> {
+    if moment.kind() == MomentKind::Sign || account.is_empty() {
+        return Ok(());
+    }
+    let minute = u32::try_from(cx.stream_time_ms.max(0) / MINUTE_MS).unwrap_or(u32::MAX);
+    let hash = early_hash(key, account);
+    let mut rows = cx.buckets::<EarlyMoments>()?;
+    let mut row = rows.remove(hash).unwrap_or_default();
+    if row.moments.len() >= EARLY_MAX {
+        row.moments.remove(0);
+    }
+    row.moments.push(moment);
+    rows.insert(minute, hash, row);
+    Ok(())
+}
+
+fn member_told(
+    cx: &mut Context<'_>,
+    room: &mut Room,
+    key: RoomKey<'_>,
+    account: &str,
+    moment: Moment,
+) -> Result<(), StoreError> {
+    let member_key = (key.0, key.1, account);
+    let idle_ms = idle_ms(cx.rules);
+    let comes = matches!(moment.kind(), MomentKind::Joined | MomentKind::Online);
+    let known = cx.table::<Members>()?.get(&member_key)?.is_some();
+    if !known && !comes {
+        return keep_early(cx, key, account, moment);
+    }
+    let mut member = std::mem::take(cx.table::<Members>()?.entry(&member_key)?);
+    catch_up(room, &mut member, known);
+    member.fold(room.folded_to_ms, idle_ms);
+    let (_, before) = member.walk(i64::MAX, idle_ms);
+    let placed_ms = member.placed_end_ms;
+    let inserted = member.insert(moment);
+    if inserted != Inserted::New {
+        room.too_late = room.too_late.saturating_add(u64::from(inserted == Inserted::TooLate));
+        *cx.table::<Members>()?.entry(&member_key)? = member;
+        return Ok(());
+    }
+    if comes {
+        for ended in room.ended.iter().filter(|ended| ended.at_ms >= moment.at_ms) {
+            member.insert(Moment { at_ms: ended.at_ms, kind: MomentKind::Ended.into(), uncertain_ms: 0 });
+        }
+    }
+    if !known {
+        room.distinct = room.distinct.saturating_add(1);
+        let early = cx.buckets::<EarlyMoments>()?.remove(early_hash(key, account)).unwrap_or_default();
+        for moment in early.moments {
+            member.insert(moment);
+        }
+    }
+    let (stay, after) = member.walk(i64::MAX, idle_ms);
+    let mut in_time = differ(cx, room, key, before.list(), after.list())?;
+    let end_ms = stay.silent_from(idle_ms).unwrap_or(0);
+    if end_ms != placed_ms {
+        if placed_ms != 0 {
+            in_time &= crowd::change_end(cx, room, key, placed_ms, false)?;
+        }
+        if end_ms != 0 {
+            in_time &= crowd::change_end(cx, room, key, end_ms, true)?;
+        }
+        member.placed_end_ms = end_ms;
+    }
+    room.too_late = room.too_late.saturating_add(u64::from(!in_time));
+    let came = (moment.at_ms, 1);
+    let new = !before.list().contains(&came) && after.list().contains(&came);
+    if comes && moment.at_ms > member.joined_ms && (new || !known) {
+        member.joined_ms = moment.at_ms;
+        remember(cx, room, key, account, moment.at_ms)?;
+    }
+    *cx.table::<Members>()?.entry(&member_key)? = member;
+    Ok(())
+}
+
+/// A room that was disbanded ended the stays of members whose rows nobody touched then.
+fn catch_up(room: &Room, member: &mut Member, known: bool) {
+    if known && let Some(at_ms) = ended_since(room, member) {
+        member.insert(Moment { at_ms, kind: MomentKind::Ended.into(), uncertain_ms: 0 });
+        member.placed_end_ms = 0;
+    }
+    member.era = room.era;
+}
+
+/// When the room was disbanded first since the member's row was changed last.
+pub(crate) fn ended_since(room: &Room, member: &Member) -> Option<i64> {
+    room.ended.iter().find(|ended| ended.era > member.era).map(|ended| ended.at_ms)
+}
+
+/// Brings the room's count from what a member's moments made of it to what they make of it now; whether all that was in
+/// time for the peak.
+fn differ(
+    cx: &mut Context<'_>,
+    room: &mut Room,
+    key: RoomKey<'_>,
+    before: &[(i64, i32)],
+    after: &[(i64, i32)],
+) -> Result<bool, StoreError> {
+    let same = before.iter().zip(after).take_while(|(b, a)| b == a).count();
+    let mut in_time = true;
+    for &(at_ms, delta) in &before[same..] {
+        if !after[same..].contains(&(at_ms, delta)) {
+            in_time &= crowd::change(cx, room, key, at_ms, -delta)?;
+        }
+    }
+    for &(at_ms, delta) in &after[same..] {
+        if !before[same..].contains(&(at_ms, delta)) {
+            in_time &= crowd::change(cx, room, key, at_ms, delta)?;
+        }
+    }
+    Ok(in_time)
+}
+
+/// Puts a member who came into the ring.
+fn remember(
+    cx: &mut Context<'_>,
+    room: &mut Room,
+    key: RoomKey<'_>,
+    account: &str,
+    joined_ms: i64,
+) -> Result<(), StoreError> {
+    let place = u32::try_from(room.joins / RING_ENTRIES % RING_ROWS).unwrap_or(0);
+    let row = cx.table::<Recent>()?.entry(&(key.0, key.1, place))?;
+    if room.joins.is_multiple_of(RING_ENTRIES) {
+        row.members.clear();
+    }
+    row.members.push(RecentMember { account: account.to_owned(), joined_ms });
+    room.joins = room.joins.saturating_add(1);
+    Ok(())
+}
+
+fn ended(cx: &mut Context<'_>, record: &EnvelopeView<'_>, group_id: &str) -> Result<(), ApplyError> {
+    let key = (record.app, group_id);
+    if cx.table::<Rooms>()?.get(&key)?.is_none() {
+        return Ok(());
+    }
+    let horizon_ms = cx.stream_time_ms.saturating_sub(span(cx.rules.windows.lateness_ms));
+    let mut room = std::mem::take(cx.table::<Rooms>()?.entry(&key)?);
+    let result = crowd::fold(cx, &mut room, key, horizon_ms).and_then(|()| {
+        // What came too late counts from the first time on that is not folded.
+        let at_ms = record.occurred_at_ms.max(room.folded_to_ms);
+        room.too_late = room.too_late.saturating_add(u64::from(at_ms != record.occurred_at_ms));
+        if room.ended.iter().any(|ended| ended.at_ms == at_ms) {
+            return Ok(());
+        }
+        crowd::clear(cx, &mut room, key, at_ms)?;
+        room.era = room.era.saturating_add(1);
+        if room.ended.len() >= ENDED_MAX {
+            room.ended.remove(0);
+        }
+        room.ended.push(Ended { era: room.era, at_ms });
+        Ok(())
+    });
+    notify(cx, record, &mut room, group_id);
+    *cx.table::<Rooms>()?.entry(&key)? = room;
+    Ok(result?)
+}
+
+/// Tells of the online count when it has moved by more than the rules say since it was last told.
+fn notify(cx: &mut Context<'_>, record: &EnvelopeView<'_>, room: &mut Room, group_id: &str) {
+    let rules = &cx.rules.notify;
+    if rules.online_percent == 0 {
+        return;
+    }
+    let now = crowd::count_about(room, cx.stream_time_ms);
+    let moved = now.abs_diff(room.told);
+    let share = u128::from(rules.online_percent) * u128::from(room.told);
+    if moved == 0 || moved < rules.online_min || u128::from(moved) * 100 <= share {
+        return;
+    }
+    let mut fields = Map::new();
+    fields.insert("room".to_owned(), Json::from(group_id));
+    fields.insert("online".to_owned(), Json::from(now));
+    fields.insert("before".to_owned(), Json::from(room.told));
+    room.told = now;
+    cx.notify(Intent {
+        kind: "online_moved",
+        app: record.app,
+        key: format!("{group_id}/{}", cx.offset.0),
+        at_ms: record.occurred_at_ms,
+        fields,
+    });
+}

@@ -1,0 +1,51 @@
+//! The tables. Ids 32 to 47 are this statistic's: up to 39 on `barrage.room`, from 40 on `barrage.user`.
+
+use barrage_projection::{BucketTable, Table};
+
+use crate::proto;
+
+macro_rules! table {
+    ($(#[$doc:meta])* $name:ident, $id:literal, $text:literal, $key:ty, $value:ty) => {
+        $(#[$doc])*
+        #[derive(Debug)]
+        pub struct $name;
+        impl Table for $name {
+            const ID: u8 = $id;
+            const NAME: &'static str = $text;
+            type Key<'a> = $key;
+            type Value = $value;
+        }
+    };
+}
+
+table!(
+    /// Rooms: app, `GroupId`.
+    Rooms, 32, "presence.rooms", (u32, &'a str), proto::Room
+);
+table!(
+    /// Changes of a room's online count: app, `GroupId`, number of the chunk of 20 s since the epoch.
+    Chunks, 33, "presence.chunks", (u32, &'a str, u32), proto::Chunk
+);
+table!(
+    /// Members of rooms: app, `GroupId`, account.
+    Members, 34, "presence.members", (u32, &'a str, &'a str), proto::Member
+);
+table!(
+    /// The ring of a room's recent members: app, `GroupId`, place in the ring.
+    Recent, 35, "presence.recent", (u32, &'a str, u32), proto::RecentMembers
+);
+table!(
+    /// Rooms of accounts: app, account.
+    Accounts, 40, "presence.accounts", (u32, &'a str), proto::Account
+);
+
+/// What was told of accounts that are no members, by minute of its arrival.
+#[derive(Debug)]
+pub struct EarlyMoments;
+impl BucketTable for EarlyMoments {
+    const ID: u8 = 36;
+    const NAME: &'static str = "presence.early";
+    // About 20 MB of memory. One that is forgotten early matters only when its join is still to come.
+    const ROWS_MAX: usize = 100_000;
+    type Value = proto::Early;
+}
