@@ -166,6 +166,7 @@ fn spawn(role: &str, dir: &Path, brokers: &str, environment: &[(String, String)]
         .arg("--ready-file")
         .arg(&ready)
         .env("BARRAGE_API_KEY", KEY)
+        .env("BARRAGE_CONFIG", super::EVENING)
         .envs(environment.iter().map(|(k, v)| (k.as_str(), v.as_str())))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -257,7 +258,7 @@ impl Cluster {
         wait_until("all records are applied", || {
             let (code, status) = get(self.query(), "/v1/status");
             let partitions = status["partitions"].as_array().filter(|_| code == 200)?;
-            let done = partitions.iter().all(|p| p["offset"].is_u64() && p["offset"] == p["end"]);
+            let done = partitions.iter().all(|p| p["offset"].is_u64() && p["offset"] == p["end"] && p["outgoing"] == 0);
             let positions: Vec<Json> = partitions.iter().map(|p| p["end"].clone()).collect();
             let same = done && before.as_ref() == Some(&positions);
             before = done.then_some(positions);

@@ -17,11 +17,15 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value as Json;
 
+#[allow(unused_imports, reason = "each test file uses a part of it")]
 pub(crate) use truth::differences_at;
 
 /// Longest wait for anything; far above what is ever needed, so that a slow machine fails no test.
 const PATIENCE: Duration = Duration::from_secs(180);
 const BARRAGE: &str = env!("CARGO_BIN_EXE_barrage");
+
+/// The configuration of servers that play simulated evenings.
+pub(crate) const EVENING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/evening.toml");
 
 /// A running `barrage run`.
 #[derive(Debug)]
@@ -36,7 +40,7 @@ pub(crate) struct Server {
 impl Server {
     /// Starts it on free ports with `dir` as its data directory, and waits until it listens.
     pub(crate) fn start(dir: &Path) -> Self {
-        Self::start_with(dir, &[])
+        Self::start_with(dir, &["--config", EVENING])
     }
 
     pub(crate) fn start_with(dir: &Path, arguments: &[&str]) -> Self {
@@ -93,14 +97,10 @@ impl Server {
         assert!(status.success(), "{status}");
     }
 
-    /// Waits until everything in the log is applied and committed, and returns the status.
+    /// Waits until everything in the log is applied and committed, and what follows from it is there, too; returns the
+    /// status.
     pub(crate) fn drained(&self) -> Json {
-        wait_until("all records are applied", || {
-            let status = get(&self.query, "/v1/status").1;
-            let partitions = status["partitions"].as_array().expect("partitions");
-            assert!(!partitions.is_empty());
-            partitions.iter().all(|p| p["offset"] == p["end"]).then_some(status)
-        })
+        drained_at(&self.query)
     }
 
     /// Runs a command of the program, with this server's addresses.
@@ -232,9 +232,28 @@ pub(crate) fn hashes(status: &Json) -> BTreeMap<String, (String, String)> {
         .collect()
 }
 
+/// The same of a query service at this URL.
+pub(crate) fn drained_at(query: &str) -> Json {
+    let quiet = || {
+        let status = get(query, "/v1/status").1;
+        let partitions = status["partitions"].as_array().expect("partitions");
+        assert!(!partitions.is_empty());
+        let quiet = |p: &Json| !p["offset"].is_null() && p["offset"] == p["end"] && p["outgoing"] == 0;
+        partitions.iter().all(quiet).then_some(status)
+    };
+    let offsets = |status: &Json| -> Vec<Json> {
+        status["partitions"].as_array().expect("partitions").iter().map(|p| p["offset"].clone()).collect()
+    };
+    wait_until("all records are applied", || {
+        // Twice the same: what one partition has just sent is not missed in another one that was asked before.
+        let (first, second) = (quiet()?, quiet()?);
+        (offsets(&first) == offsets(&second)).then_some(second)
+    })
+}
+
 /// Differences between what is answered and what an expected file says, in every figure.
 pub(crate) fn differences(server: &Server, expected: &Json, by_world: bool) -> Vec<String> {
-    truth::differences_at(&server.query, expected, by_world)
+    differences_at(&server.query, expected, by_world)
 }
 
 /// What rooms are ranked by.

@@ -5,5 +5,11 @@ use barrage_projection::Statistic;
 /// Every statistic, in the order in which their projections are applied.
 #[must_use]
 pub fn statistics() -> Vec<Box<dyn Statistic>> {
-    vec![Box::new(barrage_message_counts::MessageCounts)]
+    vec![
+        Box::new(barrage_message_counts::MessageCounts),
+        Box::new(barrage_online_duration::OnlineDuration),
+        Box::new(barrage_presence::Presence),
+        Box::new(barrage_like_tallies::LikeTallies),
+        Box::new(barrage_room_heat::RoomHeat),
+    ]
 }
