@@ -26,5 +26,5 @@ pub use key::{KeyCodec, KeyError};
 pub use overlay::{CommitSink, ErasedTable, StateHash, TableOverlay, TableRef, Tables};
 pub use projection::{ApplyError, Context, Place, Projection, Rules};
 pub use reads::{ReadContext, Reader, ReaderExt, VisitRowUntil};
-pub use statistic::{MinutesPage, RankQuery, RankedRoom, Statistic, ViewersPage};
+pub use statistic::{MinutesPage, RankQuery, RankedRoom, Statistic, ViewersPage, ViewersWindow};
 pub use table::{Backing, StoreError, Table, TableDef, Value, VisitRow};

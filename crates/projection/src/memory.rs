@@ -63,6 +63,8 @@ pub struct Harness {
     pub store: MemoryStore,
     /// The rules in force, and those that records are stamped with.
     pub rules: RuleSet,
+    /// The rules that records are stamped with, where they are others.
+    pub stamped: Option<RuleSet>,
     /// What the last record caused.
     pub effects: Effects,
     /// Hash of the committed state.
@@ -98,6 +100,7 @@ impl Harness {
             tables,
             store: MemoryStore::default(),
             rules,
+            stamped: None,
             effects: Effects::default(),
             hash: StateHash::default(),
             stream_time_ms: 0,
@@ -112,6 +115,7 @@ impl Harness {
     pub fn apply(&mut self, record: &EnvelopeView<'_>) -> Result<(), ApplyError> {
         self.stream_time_ms = self.stream_time_ms.max(record.received_at_ms);
         self.effects.clear();
+        let stamped = self.stamped.as_ref().unwrap_or(&self.rules);
         for projection in &self.projections {
             let place = Place {
                 partition: Partition { topic: projection.topic(), index: 0 },
@@ -119,7 +123,7 @@ impl Harness {
                 stream_time_ms: self.stream_time_ms,
                 log_time_ms: self.stream_time_ms,
             };
-            let rules = Rules { current: &self.rules, stamped: &self.rules, version: record.rules_version };
+            let rules = Rules { current: &self.rules, stamped, version: record.rules_version };
             let mut cx = Context::new(&mut self.tables, &self.store, &mut self.effects, place, rules);
             projection.apply(&mut cx, record)?;
         }

@@ -45,6 +45,15 @@ pub struct ViewersPage {
     pub next: Option<String>,
 }
 
+/// One page of a room's viewers by what they did in a span of time.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ViewersWindow {
+    /// The viewers.
+    pub page: ViewersPage,
+    /// The span that is answered for, [from, to) in ms: what was asked for, widened to whole slices.
+    pub span: (i64, i64),
+}
+
 /// Slices of time of one room: (start in ms, width in ms) to fields.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct MinutesPage {
@@ -127,6 +136,22 @@ pub trait Statistic: Send + Sync + 'static {
         _after: Option<&str>,
     ) -> Result<Option<ViewersPage>, StoreError> {
         Ok(Some(ViewersPage::default()))
+    }
+
+    /// As [`Self::viewers`], by what they did in the slices of time that overlap [`from_ms`, `to_ms`) alone; only for
+    /// sorts of this statistic. `None` when `after` is not one of ours.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store fails.
+    fn viewers_between(
+        &self,
+        _cx: &ReadContext<'_>,
+        _room: &str,
+        _sort: &str,
+        (from_ms, to_ms): (i64, i64),
+        (_limit, _after): (usize, Option<&str>),
+    ) -> Result<Option<ViewersWindow>, StoreError> {
+        Ok(Some(ViewersWindow { span: (from_ms, to_ms), ..ViewersWindow::default() }))
     }
 
     /// Slices of time of a room that overlap [`from_ms`, `to_ms`), at most `limit` of them.

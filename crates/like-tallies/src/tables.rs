@@ -1,0 +1,44 @@
+//! The tables. Ids 48 to 63 are this statistic's.
+
+use barrage_projection::{BucketTable, Table};
+
+use crate::proto;
+
+macro_rules! table {
+    ($(#[$doc:meta])* $name:ident, $id:literal, $text:literal, $key:ty, $value:ty) => {
+        $(#[$doc])*
+        #[derive(Debug)]
+        pub struct $name;
+        impl Table for $name {
+            const ID: u8 = $id;
+            const NAME: &'static str = $text;
+            type Key<'a> = $key;
+            type Value = $value;
+        }
+    };
+}
+
+table!(
+    /// Rooms: app, `GroupId`.
+    Rooms, 48, "like_tallies.rooms", (u32, &'a str), proto::Totals
+);
+table!(
+    /// Viewers of rooms: app, `GroupId`, account.
+    Viewers, 49, "like_tallies.viewers", (u32, &'a str, &'a str), proto::Viewer
+);
+table!(
+    /// Accounts over all rooms: app, account.
+    Accounts, 50, "like_tallies.accounts", (u32, &'a str), proto::Account
+);
+
+/// Combos whose messages may still come, by [`combo_hash`](crate::combos::combo_hash); in partitions of either topic.
+#[derive(Debug)]
+pub struct Combos;
+impl BucketTable for Combos {
+    const ID: u8 = 51;
+    const NAME: &'static str = "like_tallies.combos";
+    // About 30 MB of memory. Above it the oldest combos are forgotten early: messages that still come of them count as
+    // new combos.
+    const ROWS_MAX: usize = 200_000;
+    type Value = proto::Combo;
+}

@@ -1,0 +1,191 @@
+//! A room's sums, by half-life of event time, and what they are worth.
+
+use crate::fixed::{log_two, power_of_two};
+use crate::generation::Slot;
+use crate::proto::{Epoch, Generation, Generations, Room};
+
+/// Epochs that are kept, the newest among them. What is older is worth less than 2^-63 of itself.
+const EPOCHS_KEPT: u64 = 64;
+
+/// Largest sum of an epoch: thousandths of a point times 2^24, so that no arithmetic on sums can overflow.
+const SUM_MAX: u128 = (1 << 100) - 1;
+
+/// Bits behind the point of an epoch's sum.
+const SUM_BITS: u32 = 24;
+/// And of a room's sum, so that what is old and small is not cut off.
+const WHOLE_BITS: u32 = 36;
+
+/// A ranking of rooms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum List {
+    Heat = 0,
+    Recommended = 1,
+}
+
+/// Bits of a logarithm that make a place of the index: 64ths of a half-life.
+pub(crate) const PLACE_BITS: u32 = 6;
+/// Bits of a logarithm behind the point.
+pub(crate) const LOG_BITS: u32 = 32;
+
+fn wide(low: u64, high: u64) -> u128 {
+    u128::from(high) << 64 | u128::from(low)
+}
+
+fn halves(wide: u128) -> (u64, u64) {
+    let low = u64::try_from(wide & u128::from(u64::MAX)).unwrap_or(u64::MAX);
+    (low, u64::try_from(wide >> 64).unwrap_or(u64::MAX))
+}
+
+impl Epoch {
+    fn sum(&self, list: List) -> u128 {
+        match list {
+            List::Heat => wide(self.heat_low, self.heat_high),
+            List::Recommended => wide(self.fair_low, self.fair_high),
+        }
+    }
+
+    fn set(&mut self, heat: u128, fair: u128) {
+        (self.heat_low, self.heat_high) = halves(heat.min(SUM_MAX));
+        (self.fair_low, self.fair_high) = halves(fair.min(SUM_MAX));
+    }
+}
+
+/// Whether a sum went up or down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    Add,
+    Take,
+}
+
+impl Room {
+    pub(crate) fn newest_epoch(&self) -> u64 {
+        let carried = self.carried.map_or(0, |carried| carried.number);
+        self.epochs.last().map_or(carried, |newest| newest.number.max(carried))
+    }
+
+    /// Whether an epoch is kept, as far as it is known.
+    pub(crate) fn keeps(&self, epoch: u64) -> bool {
+        epoch.saturating_add(EPOCHS_KEPT) > self.newest_epoch()
+    }
+
+    /// Changes an epoch's sums; what is too old by then goes.
+    pub(crate) fn change(&mut self, way: Way, epoch: u64, heat: u128, fair: u128) {
+        let found = self.epochs.binary_search_by_key(&epoch, |epoch| epoch.number);
+        let at = match (found, way) {
+            (Ok(at), _) => at,
+            (Err(_), Way::Take) => return,
+            (Err(at), Way::Add) => {
+                self.epochs.insert(at, Epoch { number: epoch, ..Epoch::default() });
+                at
+            }
+        };
+        let sums = &mut self.epochs[at];
+        let (own, own_fair) = (sums.sum(List::Heat), sums.sum(List::Recommended));
+        match way {
+            Way::Add => {
+                let (heat, fair) = (own.saturating_add(heat), own_fair.saturating_add(fair));
+                self.saturated = self.saturated.saturating_add((heat > SUM_MAX).into());
+                sums.set(heat, fair);
+            }
+            Way::Take => {
+                sums.set(own.saturating_sub(heat), own_fair.saturating_sub(fair));
+                if sums.sum(List::Heat) == 0 && sums.sum(List::Recommended) == 0 {
+                    self.epochs.remove(at);
+                }
+            }
+        }
+        let newest = self.newest_epoch();
+        let over = self.epochs.iter().take_while(|epoch| epoch.number.saturating_add(EPOCHS_KEPT) <= newest).count();
+        self.epochs.drain(..over);
+        self.carried = self.carried.filter(|carried| carried.number.saturating_add(EPOCHS_KEPT) > newest);
+    }
+
+    /// How much an epoch counts among the recommendations, with 16 bits behind the point: twice in a room that begins,
+    /// falling to once when it is not fresh any more.
+    fn freshness(&self, generation: &Generation, epoch: u64) -> u128 {
+        const ONCE: u128 = 1 << 16;
+        let age_ms = generation.begin_ms(epoch).saturating_sub(self.first_ms).max(0).unsigned_abs();
+        match self.fresh_ms.checked_sub(age_ms) {
+            Some(left_ms) if self.fresh_ms > 0 => ONCE + (u128::from(left_ms) << 16) / u128::from(self.fresh_ms),
+            _ => ONCE,
+        }
+    }
+
+    /// The room's sum as if its newest epoch had just begun, thousandths of a point with 36 bits behind the point.
+    fn whole(&self, generation: &Generation, list: List) -> u128 {
+        let newest = self.newest_epoch();
+        // Every sum is below 2^101 and there are at most 65 of them, of which each is at most half the next.
+        let worth = |epoch: &Epoch, sum: u128| {
+            let age = u32::try_from(newest - epoch.number).unwrap_or(u32::MAX);
+            (sum << (WHOLE_BITS - SUM_BITS)).checked_shr(age).unwrap_or(0)
+        };
+        // What was carried over had its freshness counted then.
+        let mut whole = self.carried.as_ref().map_or(0, |carried| worth(carried, carried.sum(list)));
+        for epoch in self.epochs.iter().rev() {
+            let sum = match list {
+                List::Heat => epoch.sum(list),
+                List::Recommended => epoch.sum(list) * self.freshness(generation, epoch.number) >> 16,
+            };
+            whole = whole.saturating_add(worth(epoch, sum));
+        }
+        whole
+    }
+
+    /// The logarithm of the room's sum, in half-lives with `bits` bits behind the point. Time does not change it.
+    pub(crate) fn log(&self, generation: &Generation, list: List, bits: u32) -> u64 {
+        let log = log_two(self.whole(generation, list), bits);
+        log.map_or(0, |log| (self.newest_epoch() << bits).saturating_add(log))
+    }
+
+    /// What the room is worth at a time, thousandths of a point, rounded. A time before its newest epoch is taken as the
+    /// beginning of that: what is still to come is not worth more for it.
+    pub(crate) fn score(&self, generation: &Generation, list: List, at_ms: i64) -> u64 {
+        let log = self.log(generation, list, LOG_BITS);
+        if log == 0 {
+            return 0;
+        }
+        let at = generation.half_lives(at_ms).max(self.newest_epoch() << LOG_BITS);
+        let power = log.cast_signed() - at.cast_signed() - (i64::from(WHOLE_BITS) << LOG_BITS);
+        let fraction = u32::try_from(power & i64::from(u32::MAX)).unwrap_or(u32::MAX);
+        let mantissa = u128::from(power_of_two(fraction));
+        let whole = match u32::try_from(power >> LOG_BITS) {
+            Ok(up) => mantissa.checked_shl(up).filter(|_| up < 90).unwrap_or(u128::MAX / 2),
+            Err(_) => mantissa.checked_shr(u32::try_from(-(power >> LOG_BITS)).unwrap_or(u32::MAX)).unwrap_or(0),
+        };
+        u64::try_from((whole + (1 << (LOG_BITS - 1))) >> LOG_BITS).unwrap_or(u64::MAX)
+    }
+
+    /// Brings the room to the generation in force: what it has becomes one sum, worth the same at each change. Returns
+    /// that generation; `None` before there is any.
+    pub(crate) fn carry_over(&mut self, generations: &Generations) -> Option<Generation> {
+        let current = *generations.generations.last()?;
+        if self.generation == current.number {
+            return Some(current);
+        }
+        let known = generations.from(self.generation);
+        if known.is_empty() {
+            // Of a generation that is forgotten.
+            self.epochs.clear();
+            self.carried = None;
+        }
+        for pair in known.windows(2) {
+            self.carry(&pair[0], &pair[1]);
+        }
+        self.generation = current.number;
+        Some(current)
+    }
+
+    fn carry(&mut self, from: &Generation, to: &Generation) {
+        let (heat, fair) = (self.whole(from, List::Heat), self.whole(from, List::Recommended));
+        let newest = (self.newest_epoch() << LOG_BITS).cast_signed();
+        self.epochs.clear();
+        self.carried = None;
+        // Negative only for what was forgotten since 1970.
+        let Ok(place) = u64::try_from(newest + from.shift_to(to)) else { return };
+        let slot = Slot::at(place);
+        let moved = |whole: u128| ((whole >> (WHOLE_BITS - SUM_BITS)).min(SUM_MAX) * slot.weight) >> SUM_BITS;
+        let mut carried = Epoch { number: slot.epoch, ..Epoch::default() };
+        carried.set(moved(heat), moved(fair));
+        self.carried = Some(carried);
+    }
+}

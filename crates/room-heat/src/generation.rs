@@ -1,0 +1,95 @@
+//! Half-lives. A change of the half-life begins a generation: what a room has then is carried over at its value.
+//!
+//! In one generation time is counted in half-lives since 1970, with 32 bits behind the point. An event of weight *w* at
+//! time *t* is worth w · 2^(t - T) at any later time T, so rooms can be compared by the sum of w · 2^t, which time does
+//! not change: forward decay (Cormode, Shkapenyuk, Srivastava, Xu: Forward Decay, ICDE 2009).
+
+use barrage_projection::{Context, StoreError};
+
+use crate::fixed::power_of_two;
+use crate::proto::{Generation, Generations as Row};
+use crate::tables::Generations;
+
+/// Generations that are remembered. A room that nothing happened in during so many changes of the half-life has no heat.
+const GENERATIONS_MAX: usize = 64;
+
+/// Shortest half-life, as the rules have it; so that a number of an epoch stays below 2^28.
+const HALF_LIFE_MS_MIN: u64 = 60_000;
+/// Longest one.
+const HALF_LIFE_MS_MAX: u64 = 366 * 86_400_000;
+
+/// Latest time that is told apart, ms: the year 2109.
+const TIME_MS_MAX: i64 = 1 << 42;
+
+/// Where a time lies in a generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Slot {
+    /// Number of the epoch.
+    pub(crate) epoch: u64,
+    /// 2 to the power of the place in it, 1 to 2, with 24 bits behind the point.
+    pub(crate) weight: u128,
+}
+
+impl Slot {
+    /// Of a time in half-lives, with 32 bits behind the point.
+    pub(crate) fn at(half_lives: u64) -> Self {
+        let fraction = u32::try_from(half_lives & u64::from(u32::MAX)).unwrap_or(u32::MAX);
+        Self { epoch: half_lives >> 32, weight: u128::from(power_of_two(fraction)) >> 8 }
+    }
+}
+
+impl Generation {
+    /// Time in half-lives since 1970, with 32 bits behind the point.
+    pub(crate) fn half_lives(&self, time_ms: i64) -> u64 {
+        let time_ms = time_ms.clamp(0, TIME_MS_MAX).unsigned_abs();
+        let whole = time_ms / self.half_life_ms;
+        let part = u128::from(time_ms % self.half_life_ms) << 32;
+        // The remainder is less than the divisor, so the quotient has 32 bits.
+        whole << 32 | u64::try_from(part / u128::from(self.half_life_ms)).unwrap_or(u64::from(u32::MAX))
+    }
+
+    pub(crate) fn slot(&self, time_ms: i64) -> Slot {
+        Slot::at(self.half_lives(time_ms))
+    }
+
+    /// When an epoch begins, ms.
+    pub(crate) fn begin_ms(&self, epoch: u64) -> i64 {
+        i64::try_from(epoch.saturating_mul(self.half_life_ms)).unwrap_or(i64::MAX)
+    }
+
+    /// By how much times move where `next` follows this one, half-lives with 32 bits behind the point: the value at the
+    /// change stays what it was.
+    pub(crate) fn shift_to(&self, next: &Self) -> i64 {
+        // Both are below 2^60.
+        next.half_lives(next.since_ms).cast_signed() - self.half_lives(next.since_ms).cast_signed()
+    }
+}
+
+impl Row {
+    /// The generation with this number and those after it; empty when it is forgotten.
+    pub(crate) fn from(&self, number: u32) -> &[Generation] {
+        let at = self.generations.partition_point(|generation| generation.number < number);
+        let rest = &self.generations[at..];
+        if rest.first().is_some_and(|first| first.number == number) { rest } else { &[] }
+    }
+}
+
+/// The generation in force, begun when the rules at this place of the log name another half-life.
+pub(crate) fn current(cx: &mut Context<'_>) -> Result<Generation, StoreError> {
+    let half_life_ms = cx.rules.heat.half_life_ms.clamp(HALF_LIFE_MS_MIN, HALF_LIFE_MS_MAX);
+    let stream_time_ms = cx.stream_time_ms;
+    let last = cx.table::<Generations>()?.get(&())?.and_then(|row| row.generations.last().copied());
+    if let Some(last) = last.filter(|last| last.half_life_ms == half_life_ms) {
+        return Ok(last);
+    }
+    let next = Generation {
+        number: last.map_or(1, |last| last.number.saturating_add(1)),
+        half_life_ms,
+        since_ms: if last.is_some() { stream_time_ms } else { 0 },
+    };
+    let row = cx.table::<Generations>()?.entry(&())?;
+    row.generations.push(next);
+    let over = row.generations.len().saturating_sub(GENERATIONS_MAX);
+    row.generations.drain(..over);
+    Ok(next)
+}

@@ -1,0 +1,255 @@
+//! The projection, on `barrage.room`. Applied behind like tallies, whose tables tell what counts of likes and gifts.
+
+use barrage_event::rules::HeatRules;
+use barrage_event::{EnvelopeView, Event, MessageKind, Topic};
+use barrage_like_tallies::combos::{Keeping, combo_hash, counted};
+use barrage_like_tallies::tables::{Combos, Rooms as Tallies};
+use barrage_like_tallies::{Gift, Happening, What, like_second};
+use barrage_projection::{ApplyError, Context, Projection, StoreError, TableDef};
+
+use crate::epochs::{List, PLACE_BITS, Way};
+use crate::generation;
+use crate::points::{self, Who};
+use crate::proto::{ComboHeat, Generation, Room};
+use crate::tables::{Accounts, ComboHeats, Generations, Index, Rooms};
+
+/// Heat of rooms.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RoomHeats;
+
+impl Projection for RoomHeats {
+    fn name(&self) -> &'static str {
+        "room-heat.rooms"
+    }
+
+    fn topic(&self) -> Topic {
+        Topic::Room
+    }
+
+    fn tables(&self) -> Vec<TableDef> {
+        vec![
+            TableDef::of::<Tallies>(),
+            TableDef::buckets::<Combos>(),
+            TableDef::of::<Generations>(),
+            TableDef::of::<Rooms>(),
+            TableDef::of::<Index>(),
+            TableDef::buckets::<Accounts>(),
+            TableDef::buckets::<ComboHeats>(),
+        ]
+    }
+
+    fn apply(&self, cx: &mut Context<'_>, record: &EnvelopeView<'_>) -> Result<(), ApplyError> {
+        match &record.event {
+            Event::BeforeSend(m) if m.kind == MessageKind::Like => {
+                if record.verdict.is_some_and(|verdict| verdict.outcome.refuses()) {
+                    return Ok(());
+                }
+            }
+            Event::AfterSend(_)
+            | Event::MembersJoined(_)
+            | Event::GiftBilled(_)
+            | Event::MembershipOpened(_)
+            | Event::GroupDestroyed(_) => {}
+            Event::RulesApplied(_) => {
+                generation::current(cx)?;
+                return Ok(());
+            }
+            _ => return Ok(()),
+        }
+        let Some(group_id) = record.event.group_id() else { return Ok(()) };
+        let generation = generation::current(cx)?;
+        let key = (record.app, group_id);
+        // Taken out while the event is applied, because other tables are changed through the same context.
+        let mut room = std::mem::take(cx.table::<Rooms>()?.entry(&key)?);
+        let before = Places::of(&room);
+        let result = (|| {
+            if room.generation == 0 {
+                room.generation = generation.number;
+            } else if room.generation != generation.number {
+                let generations = cx.table::<Generations>()?.get(&())?.cloned().unwrap_or_default();
+                room.carry_over(&generations);
+            }
+            room.fresh_ms = cx.rules.heat.fresh_ms;
+            Update { cx, room: &mut room, generation, record, group_id }.apply()?;
+            let after = room.find_places(&generation);
+            before.replace_by(&after, cx, key)
+        })();
+        *cx.table::<Rooms>()?.entry(&key)? = room;
+        Ok(result?)
+    }
+}
+
+struct Update<'u, 'c, 'e> {
+    cx: &'u mut Context<'c>,
+    room: &'u mut Room,
+    generation: Generation,
+    record: &'u EnvelopeView<'e>,
+    group_id: &'e str,
+}
+
+impl<'c> Update<'_, 'c, '_> {
+    fn weights(&self) -> &'c HeatRules {
+        &self.cx.rules.heat
+    }
+
+    fn apply(&mut self) -> Result<(), StoreError> {
+        let weights = self.weights();
+        let at_ms = self.record.occurred_at_ms;
+        match &self.record.event {
+            Event::GroupDestroyed(_) => {
+                self.room.destroyed_ms = self.room.destroyed_ms.max(at_ms);
+                return Ok(());
+            }
+            Event::MembersJoined(members) => {
+                self.see(at_ms);
+                for account in members.members.iter().filter(|account| !account.is_empty()) {
+                    self.change(Way::Add, account, at_ms, weights.join.into())?;
+                }
+                return Ok(());
+            }
+            Event::AfterSend(message) => {
+                self.see(at_ms);
+                self.change(Way::Add, message.from_account, at_ms, weights.message.into())?;
+                if !matches!(message.kind, MessageKind::Gift | MessageKind::Membership) {
+                    return Ok(());
+                }
+            }
+            _ => {}
+        }
+        self.count_tallies()
+    }
+
+    /// What like tallies have counted of this event: what their totals have and were not counted here yet.
+    fn count_tallies(&mut self) -> Result<(), StoreError> {
+        let Some(happening) = Happening::of(self.record, self.cx.stamped) else { return Ok(()) };
+        let weights = self.weights();
+        let totals = self.cx.table::<Tallies>()?.get(&(self.record.app, self.group_id))?.copied().unwrap_or_default();
+        let at_ms = self.record.occurred_at_ms;
+        let account = happening.account;
+        match happening.what {
+            What::Likes { .. } => {
+                // All likes of a second are worth the same, so it does not matter which of them the cap lets through.
+                let at_ms = i64::from(like_second(self.record, self.cx.stamped)) * 1_000;
+                self.see(at_ms);
+                let likes = totals.likes.map_or(0, |likes| likes.count);
+                let more = likes.saturating_sub(std::mem::replace(&mut self.room.seen_likes, likes));
+                self.change(Way::Add, account, at_ms, worth(more, weights.like))
+            }
+            What::Gift { gift, .. } => {
+                self.see(at_ms);
+                let value = totals.gifts.map_or(0, |gifts| gifts.value);
+                let more = value.saturating_sub(std::mem::replace(&mut self.room.seen_gift_value, value));
+                match gift.filter(|gift| !gift.combo_id.is_empty()) {
+                    Some(gift) => self.combo(&happening, &gift, more),
+                    None => self.change(Way::Add, account, at_ms, worth(more, weights.gift_value)),
+                }
+            }
+            What::Membership { .. } => {
+                self.see(at_ms);
+                let count = totals.memberships.map_or(0, |memberships| memberships.count);
+                let more = count.saturating_sub(std::mem::replace(&mut self.room.seen_memberships, count));
+                self.change(Way::Add, account, at_ms, worth(more, weights.membership))
+            }
+        }
+    }
+
+    /// A combo counts at the time of its first message. When an earlier one comes after a later one, what was counted
+    /// moves, so that the order of arrival does not matter.
+    fn combo(&mut self, happening: &Happening<'_>, gift: &Gift<'_>, more: u64) -> Result<(), StoreError> {
+        let weight = self.weights().gift_value;
+        let account = happening.account;
+        let keeping = Keeping::at(self.cx);
+        let hash = combo_hash(self.record.app, happening, gift);
+        self.cx.buckets::<ComboHeats>()?.expire_below(keeping.floor());
+        let Some(combo) = self.cx.buckets::<Combos>()?.get(hash).copied() else {
+            return self.change(Way::Add, account, self.record.occurred_at_ms, worth(more, weight));
+        };
+        let own = ComboHeat { first_ms: combo.first_ms, value: counted(&combo).1, generation: self.generation.number };
+        let known = self.cx.buckets::<ComboHeats>()?.get(hash).copied();
+        // A combo that begins later than the one before is another one.
+        let known = known.filter(|known| own.first_ms <= known.first_ms);
+        match known {
+            Some(known) if own.first_ms < known.first_ms && known.generation == own.generation => {
+                self.change(Way::Take, account, known.first_ms, worth(known.value, weight))?;
+                self.change(Way::Add, account, own.first_ms, worth(own.value, weight))?;
+            }
+            known => {
+                let counted = known.map_or(0, |known| known.value);
+                self.change(Way::Add, account, own.first_ms, worth(own.value.saturating_sub(counted), weight))?;
+            }
+        }
+        let mut rows = self.cx.buckets::<ComboHeats>()?;
+        if known.is_some_and(|known| known.first_ms == own.first_ms)
+            && let Some(row) = rows.get_mut(hash)
+        {
+            *row = own;
+        } else {
+            rows.insert(keeping.bucket(own.first_ms), hash, own);
+        }
+        Ok(())
+    }
+
+    /// Something happened in the room.
+    fn see(&mut self, at_ms: i64) {
+        let first = self.room.newest_ms == 0;
+        self.room.first_ms = if first { at_ms } else { self.room.first_ms.min(at_ms) };
+        self.room.newest_ms = self.room.newest_ms.max(at_ms);
+    }
+
+    fn change(&mut self, way: Way, account: &str, at_ms: i64, points: u128) -> Result<(), StoreError> {
+        let who = Who { app: self.record.app, room: self.group_id, account };
+        points::change(self.cx, self.room, &self.generation, who, (way, at_ms, points))
+    }
+}
+
+fn worth(amount: u64, weight: u64) -> u128 {
+    u128::from(amount) * u128::from(weight)
+}
+
+/// Where a room stands in the indexes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Places {
+    generation: u32,
+    heat: Option<u64>,
+    recommended: Option<u64>,
+}
+
+impl Places {
+    fn of(room: &Room) -> Self {
+        Self { generation: room.generation, heat: room.heat_place, recommended: room.recommended_place }
+    }
+
+    /// Rewrites the rows of the indexes that are others now.
+    fn replace_by(&self, after: &Self, cx: &mut Context<'_>, (app, room): (u32, &str)) -> Result<(), StoreError> {
+        for (list, from, to) in
+            [(List::Heat, self.heat, after.heat), (List::Recommended, self.recommended, after.recommended)]
+        {
+            if (self.generation, from) == (after.generation, to) {
+                continue;
+            }
+            if let Some(place) = from {
+                cx.table::<Index>()?.remove(&index_key(app, list, self.generation, place, room))?;
+            }
+            if let Some(place) = to {
+                // The room's row tells every place it has, so this one is new.
+                cx.table::<Index>()?.entry_known_new(&index_key(app, list, after.generation, place, room));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The key of a room's row in an index: the highest place comes first.
+pub(crate) fn index_key(app: u32, list: List, generation: u32, place: u64, room: &str) -> (u32, u8, u32, u64, &str) {
+    (app, list as u8, generation, u64::MAX - place, room)
+}
+
+impl Room {
+    /// Computes its places. A room that was disbanded is not recommended until something happens in it again.
+    fn find_places(&mut self, generation: &Generation) -> Places {
+        self.heat_place = Some(self.log(generation, List::Heat, PLACE_BITS));
+        let listed = self.newest_ms > self.destroyed_ms;
+        self.recommended_place = listed.then(|| self.log(generation, List::Recommended, PLACE_BITS));
+        Places::of(self)
+    }
+}

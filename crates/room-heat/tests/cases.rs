@@ -1,0 +1,241 @@
+//! The odd cases, one by one.
+
+mod common;
+
+use barrage_event::rules::RuleSet;
+use barrage_event::{EnvelopeView, proto as wire};
+use barrage_projection::{RankQuery, ReaderExt as _};
+use barrage_room_heat::tables::{Generations, Rooms};
+use prost::Message as _;
+
+use common::{APP, What, check_index, happen, heat, new, ranked, record, rooms_name};
+
+const MINUTE_MS: i64 = 60_000;
+
+fn order(harness: &mut barrage_projection::memory::Harness, sort: &str, at: i64) -> Vec<String> {
+    harness.commit(usize::MAX);
+    check_index(&harness.store);
+    let found = ranked(&harness.store, RankQuery { sort, keep: 100, after: None }, at);
+    found.into_iter().map(|room| room.room).collect()
+}
+
+#[test]
+fn heat_halves_every_half_life_and_the_order_stays() {
+    let mut harness = new(RuleSet::default());
+    for user in 0..8 {
+        happen(&mut harness, 1, user, 0, &What::Text);
+    }
+    happen(&mut harness, 2, 0, 7 * MINUTE_MS, &What::Text);
+    assert_eq!(heat(&mut harness, 1, 0).0, 8_000);
+    for (half_lives, score) in [(1, 4_000), (2, 2_000), (3, 1_000), (10, 8), (13, 1), (15, 0), (1_000_000, 0)] {
+        assert_eq!(heat(&mut harness, 1, half_lives * 10 * MINUTE_MS).0, score, "after {half_lives}");
+    }
+    // A time before its newest half-life is taken as that one's beginning.
+    assert_eq!(heat(&mut harness, 1, -365 * 24 * 60 * MINUTE_MS).0, 8_000);
+    for at in [7 * MINUTE_MS, 60 * MINUTE_MS, 1_000_000 * MINUTE_MS] {
+        assert_eq!(order(&mut harness, "heat", at), ["room_00001", "room_00002"]);
+    }
+}
+
+#[test]
+fn every_weight_counts_what_it_says() {
+    for (what, score) in [
+        (What::Text, 1_000),
+        (What::Like { count: 7 }, 700),
+        (What::Like { count: 5_000 }, 10_000),
+        (What::Refused { count: 7 }, 0),
+        (What::Gift { combo: None, value: 990 }, 50_500),
+        (What::Join { users: vec![1, 2, 3] }, 6_000),
+        (What::Membership, 21_000),
+        (What::Destroyed, 0),
+    ] {
+        let mut harness = new(RuleSet::default());
+        happen(&mut harness, 1, 1, 0, &what);
+        assert_eq!(heat(&mut harness, 1, 0).0, score, "{what:?}");
+    }
+    // A like counts before delivery, its message when delivered.
+    let mut harness = new(RuleSet::default());
+    happen(&mut harness, 1, 1, 0, &What::Like { count: 3 });
+    let like = wire::Message { group_id: rooms_name(1), kind: 10, ..wire::Message::default() };
+    let delivered = wire::Envelope {
+        id: vec![7; 16],
+        sdk_app_id: APP,
+        occurred_at: common::START_MS,
+        received_at: common::START_MS,
+        event: Some(wire::envelope::Event::AfterSend(like)),
+        ..wire::Envelope::default()
+    };
+    let delivered = delivered.encode_to_vec();
+    harness.apply(&EnvelopeView::decode(&delivered).expect("a record")).expect("applies");
+    assert_eq!(heat(&mut harness, 1, 0).0, 1_300);
+}
+
+#[test]
+fn a_change_of_weights_counts_from_its_place_in_the_log_on() {
+    let mut harness = new(RuleSet::default());
+    happen(&mut harness, 1, 1, 0, &What::Text);
+    harness.rules.heat.message = 5_000;
+    happen(&mut harness, 1, 1, 0, &What::Rules);
+    assert_eq!(heat(&mut harness, 1, 0).0, 1_000, "what was counted stays");
+    happen(&mut harness, 1, 1, 0, &What::Text);
+    assert_eq!(heat(&mut harness, 1, 0).0, 6_000);
+}
+
+#[test]
+fn a_change_of_the_half_life_carries_the_value_over() {
+    let mut harness = new(RuleSet::default());
+    for user in 0..8 {
+        happen(&mut harness, 1, user, 0, &What::Text);
+        happen(&mut harness, 2, user, 0, &What::Text);
+    }
+    // One half-life later it halves every 20 minutes.
+    happen(&mut harness, 3, 1, 10 * MINUTE_MS, &What::Text);
+    harness.rules.heat.half_life_ms = 1_200_000;
+    happen(&mut harness, 1, 1, 0, &What::Rules);
+    for (minutes, score) in [(10, 4_000), (30, 2_000), (50, 1_000)] {
+        assert_eq!(heat(&mut harness, 1, minutes * MINUTE_MS).0, score, "after {minutes} min");
+    }
+    // Whether something happens in a room since or not.
+    happen(&mut harness, 2, 1, 30 * MINUTE_MS, &What::Text);
+    assert_eq!(heat(&mut harness, 2, 30 * MINUTE_MS).0, 3_000);
+    assert_eq!(order(&mut harness, "heat", 30 * MINUTE_MS), ["room_00002", "room_00001", "room_00003"]);
+    // And back: each room that is not touched is carried twice.
+    harness.rules.heat.half_life_ms = 600_000;
+    happen(&mut harness, 1, 1, 0, &What::Rules);
+    assert_eq!(heat(&mut harness, 1, 40 * MINUTE_MS).0, 1_000);
+    assert_eq!(heat(&mut harness, 2, 50 * MINUTE_MS).0, 750);
+    assert_eq!(order(&mut harness, "heat", 30 * MINUTE_MS), ["room_00002", "room_00001", "room_00003"]);
+}
+
+#[test]
+fn half_lives_that_change_all_the_time_stay_bounded() {
+    let mut harness = new(RuleSet::default());
+    happen(&mut harness, 1, 1, 0, &What::Text);
+    for n in 0..200_u64 {
+        harness.rules.heat.half_life_ms = 600_000 + n % 2;
+        happen(&mut harness, 2, 1, 0, &What::Text);
+    }
+    harness.commit(usize::MAX);
+    let row = harness.store.get::<Generations>(&()).expect("reads").expect("a row");
+    assert_eq!((row.generations.len(), row.generations.last().map(|last| last.number)), (64, Some(200)));
+    // A room that nothing happened in meanwhile begins anew.
+    assert_eq!(heat(&mut harness, 1, 0).0, 0);
+    assert_eq!(heat(&mut harness, 2, 0).0, 200_000);
+    happen(&mut harness, 1, 1, 0, &What::Text);
+    assert_eq!(heat(&mut harness, 1, 0).0, 1_000);
+    check_index(&harness.store);
+}
+
+#[test]
+fn one_giver_does_not_buy_the_top_of_the_recommendations() {
+    let mut harness = new(RuleSet::default());
+    // Long enough ago that no room is fresh.
+    for room in 1..=2 {
+        happen(&mut harness, room, 0, 0, &What::Text);
+    }
+    let at = 60 * MINUTE_MS;
+    // One account gives ten thousand; sixty others write a message each.
+    for n in 0..10 {
+        happen(&mut harness, 1, 7, at + n, &What::Gift { combo: None, value: 100_000 });
+    }
+    for user in 0..60 {
+        happen(&mut harness, 2, user, at, &What::Text);
+    }
+    assert_eq!(order(&mut harness, "heat", at), ["room_00001", "room_00002"]);
+    assert_eq!(order(&mut harness, "recommended", at), ["room_00002", "room_00001"]);
+    let (score, recommended) = heat(&mut harness, 1, at);
+    assert!(score > 50_000_000 && recommended < 50_100, "{score} {recommended}");
+    // In the next half-life the account may add as much again.
+    happen(&mut harness, 1, 7, at + 10 * MINUTE_MS, &What::Gift { combo: None, value: 100_000 });
+    let recommended = heat(&mut harness, 1, at + 10 * MINUTE_MS).1;
+    assert!((75_000..75_100).contains(&recommended), "{recommended}");
+}
+
+#[test]
+fn a_fresh_room_is_recommended_before_an_older_one_of_the_same_heat() {
+    let mut harness = new(RuleSet::default());
+    happen(&mut harness, 1, 0, 0, &What::Text);
+    let at = 60 * MINUTE_MS;
+    for user in 0..10 {
+        happen(&mut harness, 1, user, at, &What::Text);
+        happen(&mut harness, 2, user, at, &What::Text);
+    }
+    assert_eq!(order(&mut harness, "heat", at), ["room_00001", "room_00002"]);
+    assert_eq!(order(&mut harness, "recommended", at), ["room_00002", "room_00001"]);
+    assert_eq!(heat(&mut harness, 2, at).1, 20_000, "twice at its beginning");
+    // Half an hour later what happens in it counts once.
+    for room in 3..=4 {
+        happen(&mut harness, room, 0, at + 10 * MINUTE_MS * i64::from(room), &What::Text);
+    }
+    happen(&mut harness, 2, 0, at + 30 * MINUTE_MS, &What::Text);
+    assert_eq!(heat(&mut harness, 2, at + 30 * MINUTE_MS).1, 20_000 / 8 + 1_000);
+}
+
+#[test]
+fn a_disbanded_room_is_not_recommended_until_something_happens_in_it_again() {
+    let mut harness = new(RuleSet::default());
+    happen(&mut harness, 1, 0, 0, &What::Text);
+    happen(&mut harness, 1, 0, 5_000, &What::Destroyed);
+    assert!(order(&mut harness, "recommended", 5_000).is_empty());
+    assert_eq!(order(&mut harness, "heat", 5_000), ["room_00001"]);
+    // What comes late does not open it again.
+    happen(&mut harness, 1, 0, 4_000, &What::Text);
+    assert!(order(&mut harness, "recommended", 5_000).is_empty());
+    happen(&mut harness, 1, 0, 6_000, &What::Text);
+    assert_eq!(order(&mut harness, "recommended", 6_000), ["room_00001"]);
+}
+
+#[test]
+fn what_is_more_than_63_half_lives_old_is_gone_and_a_row_stays_small() {
+    let mut harness = new(RuleSet::default());
+    for n in 0..500 {
+        happen(&mut harness, 1, 0, n * 10 * MINUTE_MS, &What::Text);
+    }
+    happen(&mut harness, 1, 0, 0, &What::Text);
+    harness.commit(usize::MAX);
+    let row = harness.store.get::<Rooms>(&(APP, &rooms_name(1))).expect("reads").expect("a row");
+    assert_eq!((row.epochs.len(), row.too_late), (64, 1));
+    assert!(row.encode_to_vec().len() < 2_500, "{}", row.encode_to_vec().len());
+    assert_eq!(heat(&mut harness, 1, 499 * 10 * MINUTE_MS).0, 2_000);
+}
+
+#[test]
+fn sums_stop_at_their_limit_and_say_so() {
+    let mut rules = RuleSet::default();
+    rules.heat.gift_value = 1_000_000_000;
+    let mut harness = new(rules);
+    for n in 0..20_u8 {
+        happen(&mut harness, 1, 1, 0, &What::Gift { combo: None, value: u64::MAX / 16 });
+        happen(&mut harness, 1, 1, 0, &What::Gift { combo: Some(n % 3), value: u64::MAX / 16 });
+    }
+    happen(&mut harness, 2, 1, 0, &What::Text);
+    assert_eq!(heat(&mut harness, 1, 0).0, u64::MAX);
+    assert_eq!(order(&mut harness, "heat", 0), ["room_00001", "room_00002"]);
+}
+
+#[test]
+fn times_that_no_clock_shows_are_survived() {
+    for at in [i64::MIN / 4, -1, 1, i64::MAX / 4] {
+        for what in [
+            What::Text,
+            What::Like { count: 3 },
+            What::Gift { combo: Some(1), value: 5 },
+            What::Join { users: vec![1] },
+            What::Membership,
+            What::Destroyed,
+        ] {
+            let mut harness = new(RuleSet::default());
+            happen(&mut harness, 1, 1, 0, &what);
+            let bytes = record(1, 1, (at, at), &what);
+            harness.apply(&EnvelopeView::decode(&bytes).expect("our own record")).expect("applies");
+            harness.rules.heat.half_life_ms = 60_000;
+            happen(&mut harness, 1, 1, 1, &What::Rules);
+            happen(&mut harness, 1, 1, 1, &what);
+            for asked in [i64::MIN / 2, 0, i64::MAX / 2] {
+                heat(&mut harness, 1, asked);
+                order(&mut harness, "heat", asked);
+                order(&mut harness, "recommended", asked);
+            }
+        }
+    }
+}

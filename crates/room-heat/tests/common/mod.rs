@@ -1,0 +1,154 @@
+//! Rooms, and records of what happens in them.
+
+#![allow(dead_code, reason = "every test file uses some of it")]
+
+use barrage_event::rules::RuleSet;
+use barrage_event::{EnvelopeView, proto as wire};
+use barrage_like_tallies::RoomTallies;
+use barrage_projection::memory::{Harness, MemoryStore};
+use barrage_projection::{RankQuery, RankedRoom, ReadContext, Reader, ReaderExt as _, Statistic as _};
+use barrage_room_heat::tables::{Index, Rooms};
+use barrage_room_heat::{RoomHeat, RoomHeats};
+use prost::Message as _;
+use serde_json::{Map, Value as Json};
+
+pub(crate) const APP: u32 = 1_400_000_000;
+/// 2026-01-01T00:00:00Z, which is the beginning of a half-life of a minute, of ten, and of an hour.
+pub(crate) const START_MS: i64 = 1_767_225_600_000;
+
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum What {
+    Text,
+    Like {
+        count: u64,
+    },
+    Refused {
+        count: u64,
+    },
+    Gift {
+        combo: Option<u8>,
+        value: u64,
+    },
+    Join {
+        users: Vec<u16>,
+    },
+    Membership,
+    Destroyed,
+    /// The rules as they are now become known.
+    Rules,
+}
+
+pub(crate) fn rooms_name(room: u16) -> String {
+    format!("room_{room:05}")
+}
+
+pub(crate) fn record(room: u16, user: u16, (occurred, received): (i64, i64), what: &What) -> Vec<u8> {
+    let (group_id, account) = (rooms_name(room), format!("user_{user}"));
+    let message = |kind: i32, custom: wire::CustomFields| wire::Message {
+        group_id: group_id.clone(),
+        from_account: account.clone(),
+        kind,
+        custom: Some(custom),
+        ..wire::Message::default()
+    };
+    let mut verdict = None;
+    let event = match what {
+        What::Text => wire::envelope::Event::AfterSend(message(1, wire::CustomFields::default())),
+        What::Like { count } | What::Refused { count } => {
+            let outcome = if matches!(what, What::Refused { .. }) { 3 } else { 1 };
+            verdict = Some(wire::Verdict { outcome, ..wire::Verdict::default() });
+            let custom = wire::CustomFields { count: *count, ..wire::CustomFields::default() };
+            wire::envelope::Event::BeforeSend(message(10, custom))
+        }
+        What::Gift { combo, value } => {
+            let combo_id = combo.map(|combo| format!("c-{combo}")).unwrap_or_default();
+            let custom = wire::CustomFields { count: 1, value: *value, combo_id, ..wire::CustomFields::default() };
+            wire::envelope::Event::AfterSend(message(9, custom))
+        }
+        What::Join { users } => wire::envelope::Event::MembersJoined(wire::MembersJoined {
+            group_id: group_id.clone(),
+            members: users.iter().map(|user| format!("user_{user}")).collect(),
+            ..wire::MembersJoined::default()
+        }),
+        What::Membership => wire::envelope::Event::AfterSend(message(11, wire::CustomFields::default())),
+        What::Destroyed => wire::envelope::Event::GroupDestroyed(wire::GroupDestroyed {
+            group_id: group_id.clone(),
+            ..wire::GroupDestroyed::default()
+        }),
+        What::Rules => wire::envelope::Event::RulesApplied(wire::RulesApplied::default()),
+    };
+    let ours = matches!(what, What::Rules);
+    wire::Envelope {
+        id: vec![7; 16],
+        sdk_app_id: if ours { 0 } else { APP },
+        occurred_at: if ours { 0 } else { occurred },
+        received_at: if ours { 0 } else { received },
+        verdict,
+        event: Some(event),
+        ..wire::Envelope::default()
+    }
+    .encode_to_vec()
+}
+
+pub(crate) fn new(rules: RuleSet) -> Harness {
+    Harness::of(vec![Box::new(RoomTallies), Box::new(RoomHeats)], rules).expect("own ids")
+}
+
+/// Something that happens at a time after [`START_MS`], received at once.
+pub(crate) fn happen(harness: &mut Harness, room: u16, user: u16, at: i64, what: &What) {
+    let at = START_MS + at;
+    let bytes = record(room, user, (at, at), what);
+    harness.apply(&EnvelopeView::decode(&bytes).expect("our own record")).expect("applies");
+}
+
+pub(crate) fn context<'r>(reader: &'r dyn Reader, at: i64, rules: &'r RuleSet) -> ReadContext<'r> {
+    ReadContext { reader, app: APP, at_ms: START_MS + at, rules }
+}
+
+/// Score and recommendation of a room.
+pub(crate) fn heat(harness: &mut Harness, room: u16, at: i64) -> (u64, u64) {
+    harness.commit(usize::MAX);
+    let rules = harness.rules.clone();
+    heat_in(&harness.store, room, at, &rules)
+}
+
+pub(crate) fn heat_in(store: &MemoryStore, room: u16, at: i64, rules: &RuleSet) -> (u64, u64) {
+    let mut out = Map::<String, Json>::new();
+    RoomHeat.room(&context(store, at, rules), &rooms_name(room), &mut out).expect("reads");
+    let number = |name: &str| out["heat"][name].as_u64().expect("a number");
+    (number("score"), number("recommended"))
+}
+
+/// The best rooms as whoever asks picks them out of those that are visited.
+pub(crate) fn ranked(reader: &dyn Reader, query: RankQuery<'_>, at: i64) -> Vec<RankedRoom> {
+    let rules = RuleSet::default();
+    let mut found = Vec::new();
+    RoomHeat.rank_rooms(&context(reader, at, &rules), query, &mut |room| found.push(room)).expect("reads");
+    found.retain(|room| query.wants(room));
+    found.sort_by(|a, b| b.score.cmp(&a.score).then_with(|| a.room.cmp(&b.room)));
+    found.truncate(query.keep);
+    found
+}
+
+/// Every room stands in the indexes where its row says, and nowhere else.
+pub(crate) fn check_index(store: &MemoryStore) {
+    let mut wanted = Vec::new();
+    store
+        .scan::<Rooms>(&(APP,), |(_, room), row| {
+            for (list, place) in [(0_u8, row.heat_place), (1, row.recommended_place)] {
+                wanted.extend(place.map(|place| (list, row.generation, u64::MAX - place, room.to_owned())));
+            }
+            std::ops::ControlFlow::Continue(())
+        })
+        .expect("reads");
+    let mut found = Vec::new();
+    store
+        .scan::<Index>(&(APP,), |(_, list, generation, inverted, room), _| {
+            found.push((list, generation, inverted, room.to_owned()));
+            std::ops::ControlFlow::Continue(())
+        })
+        .expect("reads");
+    wanted.sort();
+    found.sort();
+    assert_eq!(found, wanted);
+}
