@@ -53,7 +53,7 @@ bench: setup ## Measures; prints the machine, the commit and ratios to bare ceil
 	@scripts/bench.sh $(ARGS)
 
 torture: setup ## The crash and Kafka fault tests with TORTURE=500 rounds
-	@TORTURE='$(TORTURE)' scripts/test.sh --test crash --test kafka -- --nocapture
+	@TORTURE='$(TORTURE)' scripts/test.sh --test crash --test kafka --test faults -- --nocapture
 
 kafka: setup ## Starts a real Kafka on 127.0.0.1:9092, data in ./data/kafka (N=3: three nodes, min.insync.replicas 2)
 	@deploy/kafka/kafka.sh start --dir ./data/kafka $(if $(N),--nodes $(N))

@@ -2,39 +2,13 @@
 
 mod common;
 
-use std::collections::BTreeMap;
-use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use barrage_event::{EnvelopeView, Offset};
 use barrage_kafka_fixture::{Broker, prefix};
-use barrage_log::{EventLog as _, KafkaLog, KafkaMetrics, KafkaOptions};
-use barrage_replay::{Line, LineKind, Options, Progress, Recording, Stop, Target, read_ledger, replay};
 use common::cluster::{Cluster, KEY, SESSION_MS};
-use common::{Server, all_reads, differences_at, hashes, run};
-use serde_json::Value as Json;
-
-/// One test at a time: each is a broker and seven processes, and three of them starve each other on two cores.
-static ALONE: Mutex<()> = Mutex::new(());
-
-fn alone() -> MutexGuard<'static, ()> {
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Makes an evening: its file and its truth.
-fn evening(dir: &Path, seed: u64, preset: &str) -> (String, Json) {
-    let path = |name: &str| dir.join(name).to_str().expect("UTF-8").to_owned();
-    let (recording, truth) = (path(&format!("evening-{seed}.jsonl")), path(&format!("truth-{seed}.json")));
-    let seed = seed.to_string();
-    let (code, output) =
-        run(["simulate", "--seed", &seed, "--preset", preset, "--out", &recording, "--expected", &truth]);
-    assert_eq!(code, 0, "{output}");
-    let truth = serde_json::from_str(&std::fs::read_to_string(&truth).expect("written")).expect("JSON");
-    (recording, truth)
-}
+use common::scene::{Scene, Setting, alone, assert_same, evening};
+use common::{Server, all_reads, differences_at};
 
 fn play(cluster: &Cluster, file: &str) {
     let (code, output) = common::run_with(
@@ -52,10 +26,10 @@ fn ten_evenings_give_the_same_answers_in_one_process_and_in_seven() {
         let dir = tempfile::tempdir().expect("a directory");
         let (recording, truth) = evening(dir.path(), seed, "small");
         let cluster = Cluster::start(dir.path(), &broker.brokers(), &prefix(), (2, 3, 2));
-        play(&cluster, &recording);
+        play(&cluster, recording.to_str().expect("UTF-8"));
         cluster.drained();
         let alone = Server::start(&dir.path().join("alone"));
-        alone.replay(recording.as_ref());
+        alone.replay(&recording);
         alone.drained();
         let expected = all_reads(&alone.query, &truth);
         for query in &cluster.queries {
@@ -91,13 +65,6 @@ fn recorded_rooms_are_counted_on_kafka_as_they_were() {
         let found = differences_at(cluster.query(), &expected, false);
         assert!(found.is_empty(), "{name}: {} differences, the first: {:#?}", found.len(), found.first());
         cluster.stop();
-    }
-}
-
-fn assert_same(expected: &BTreeMap<String, Json>, found: &BTreeMap<String, Json>, what: &str) {
-    let differing: Vec<_> = expected.iter().filter(|(path, answer)| found.get(*path) != Some(*answer)).collect();
-    if let Some((path, answer)) = differing.first() {
-        panic!("{what}: {} answers differ, the first: {path}: {answer}, but {:?}", differing.len(), found.get(*path));
     }
 }
 
@@ -189,156 +156,34 @@ fn happen(fault: Fault, cluster: &mut Cluster, broker: &Broker, dice: &mut Dice)
     cluster.balance();
 }
 
-fn body(line: &Line) -> &[u8] {
-    match &line.kind {
-        LineKind::Callback { body, .. } | LineKind::Event { body } | LineKind::Request { body, .. } => body,
-    }
-}
-
-/// Sends lines while a fault happens after `after` answers; returns those answered OK and those that were not.
-fn send_through(
-    lines: Vec<Line>,
-    cluster: &mut Cluster,
-    after: u64,
-    dir: &Path,
-    fault: impl FnOnce(&mut Cluster) + Send,
-) -> (Vec<Line>, Vec<Line>, u64) {
-    let ledger_file = dir.join("ledger.jsonl");
-    let ledger = barrage_replay::Ledger::create(&ledger_file).expect("a ledger");
-    let target = Target::new(&cluster.balancer.url).and_then(|t| t.with_key(KEY)).expect("our own address");
-    let options = Options { check_stream_time: false, answer_within: Duration::from_secs(60), ..Options::default() };
-    let (progress, stop) = (Progress::new(), Stop::new());
-    let in_flight = AtomicU64::new(0);
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("threads");
-    std::thread::scope(|scope| {
-        let (seen, flying) = (Arc::clone(&progress), &in_flight);
-        let fault = scope.spawn(move || {
-            common::wait_until("the load has begun", || (seen.snapshot().answered() >= after).then_some(()));
-            let now = seen.snapshot();
-            flying.store(now.in_flight, Ordering::SeqCst);
-            fault(cluster);
-        });
-        runtime.block_on(async {
-            let sent = lines.iter().cloned().map(Ok);
-            // What is not answered is what this is about.
-            let _ = replay(sent, &target, &options, progress, &stop, Some(ledger)).await;
-        });
-        fault.join().expect("the fault is over");
-    });
-    let mut ok = vec![false; lines.len()];
-    for entry in read_ledger(&ledger_file).expect("our own ledger") {
-        if let Some(slot) = usize::try_from(entry.line).ok().and_then(|line| ok.get_mut(line)) {
-            *slot = entry.is_ok();
-        }
-    }
-    let (mut answered, mut open) = (Vec::new(), Vec::new());
-    for (line, ok) in lines.into_iter().zip(ok) {
-        if ok { answered.push(line) } else { open.push(line) }
-    }
-    (answered, open, in_flight.into_inner())
-}
-
 #[test]
 fn whatever_fails_nothing_answered_is_lost_and_nothing_counts_twice() {
     let rounds: usize = std::env::var("TORTURE").ok().and_then(|t| t.parse().ok()).unwrap_or(20);
     let seed: u64 = std::env::var("SEED").ok().and_then(|t| t.parse().ok()).unwrap_or(11);
-    let _alone = alone();
     println!("{rounds} faults, seeds {seed} to {}", seed + rounds as u64 - 1);
-    let dir = tempfile::tempdir().expect("a directory");
-    let (recording, truth) = evening(dir.path(), 7, "default");
-    let lines: Vec<Line> =
-        Recording::open(&recording).expect("ours").collect::<Result<_, _>>().expect("our own recording");
-    let total = lines.len();
-    let share = total.div_ceil(rounds + 1);
-
-    let broker = Broker::start(1);
-    let mut cluster = Cluster::start(dir.path(), &broker.brokers(), &prefix(), (2, 3, 2));
-    let mut rest = lines.into_iter();
-    let (mut answered, mut open) = (Vec::new(), Vec::new());
+    let mut scene = Scene::start(&Setting { preset: "default", counts: (2, 3, 2), ..Setting::default() });
+    let share = scene.total.div_ceil(rounds + 1);
     let (mut again, mut flying) = (0, 0);
     for round in 0..rounds {
         let mut dice = Dice((seed + round as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
         // Every kind comes, then chance decides.
         let fault = FAULTS.get(round).copied().unwrap_or_else(|| FAULTS[dice.below(FAULTS.len())]);
-        let mut chunk: Vec<Line> = std::mem::take(&mut open);
-        again += chunk.len();
-        chunk.extend(rest.by_ref().take(share));
-        let after = u64::try_from(dice.below(chunk.len() / 2) + 1).expect("small");
+        again += scene.open.len();
+        let sent = scene.open.len() + scene.left().min(share);
+        let after = u64::try_from(dice.below(sent / 2) + 1).expect("small");
         let begun = std::time::Instant::now();
-        let (ok, failed, in_flight) =
-            send_through(chunk, &mut cluster, after, dir.path(), |cluster| happen(fault, cluster, &broker, &mut dice));
+        let sent = scene.send_through(share, after, |cluster, broker| happen(fault, cluster, broker, &mut dice));
         println!(
-            "seed {}: {fault:?} after {after} answers, {in_flight} in flight, {} unanswered, {:.1} s",
+            "seed {}: {fault:?} after {after} answers, {} in flight, {} unanswered {:?}, {:.1} s",
             seed + round as u64,
-            failed.len(),
+            sent.in_flight,
+            sent.open,
+            sent.refusals,
             begun.elapsed().as_secs_f64()
         );
-        flying += in_flight;
-        answered.extend(ok);
-        open = failed;
+        flying += sent.in_flight;
     }
-    let mut last: Vec<Line> = open;
-    last.extend(rest);
-    while !last.is_empty() {
-        let (ok, failed, _) = send_through(last, &mut cluster, 1, dir.path(), |_| ());
-        answered.extend(ok);
-        assert!(failed.len() < total / 10, "{} lines are refused by living servers", failed.len());
-        last = failed;
-    }
-    println!("{} lines answered, {again} of them sent again; {flying} in flight at the faults", answered.len());
+    println!("{again} lines sent again; {flying} in flight at the faults");
     assert!(flying > 0, "no request was in flight at any fault");
-
-    let status = cluster.drained();
-    // Everything that was answered OK is in the log.
-    let in_log = bodies(&broker, &cluster.prefix);
-    let mut wanted: BTreeMap<&[u8], u64> = BTreeMap::new();
-    for line in &answered {
-        *wanted.entry(body(line)).or_insert(0) += 1;
-    }
-    let missing = wanted.iter().filter(|(body, n)| in_log.get(**body).is_none_or(|found| found < n)).count();
-    assert_eq!(missing, 0, "of {} answered lines", answered.len());
-
-    // The answers are those of one process that nothing happened to.
-    let quiet = Server::start(&dir.path().join("quiet"));
-    quiet.replay(recording.as_ref());
-    quiet.drained();
-    let expected = all_reads(&quiet.query, &truth);
-    assert_same(&expected, &all_reads(cluster.query(), &truth), "after the faults");
-    quiet.stop();
-
-    // The state that lived through it is that of a clean replay of the same log.
-    let (brokers, prefix) = (broker.brokers(), cluster.prefix.clone());
-    cluster.stop();
-    let clean = Cluster::start(&dir.path().join("clean"), &brokers, &prefix, (0, 1, 1));
-    let replayed = hashes(&clean.drained());
-    assert_eq!(replayed, hashes(&status), "the state differs from that of a clean replay");
-    clean.stop();
-}
-
-/// How often each body lies in the log.
-fn bodies(broker: &Broker, prefix: &str) -> BTreeMap<Vec<u8>, u64> {
-    let options =
-        KafkaOptions { brokers: broker.brokers(), topic_prefix: prefix.to_owned(), ..partitions_of_the_test() };
-    let log = KafkaLog::open(&options, KafkaMetrics::default()).expect("the log of the test");
-    let mut counts = BTreeMap::new();
-    for partition in log.all_partitions() {
-        let end = log.end(partition);
-        let mut from = Offset(0);
-        while from < end {
-            from = log
-                .read(partition, from, 1 << 20, &mut |record| {
-                    let view = EnvelopeView::decode(record.bytes).expect("what ingest wrote");
-                    if !view.body.is_empty() {
-                        *counts.entry(view.body.to_vec()).or_insert(0) += 1;
-                    }
-                    ControlFlow::Continue(())
-                })
-                .expect("readable");
-        }
-    }
-    counts
-}
-
-fn partitions_of_the_test() -> KafkaOptions {
-    KafkaOptions { room_partitions: 4, user_partitions: 4, ..KafkaOptions::default() }
+    scene.end();
 }

@@ -6,8 +6,10 @@
 #   kafka.sh status [--dir DIR]                          one line a node; fails when one does not answer
 #
 # Node 1 listens on P, node 2 on P + 1, and so on; controllers 100 above. `--ports A,B,…` names them all instead, those of
-# the clients first. `start --node I` starts only that one again, with the data and ports it had. The data outlives a
-# stop: delete the directory to begin anew.
+# the clients first. `--via LISTEN:TOLD,…` makes node 1 listen on further ports and tell clients there to come to others
+# instead, where a proxy stands before it. `start --node I` starts only that one again, with the data and ports it had. The
+# data outlives a stop: delete the directory to begin anew. `start --properties FILE` gives a single new node these settings
+# too, which win over its own: another listener with TLS and SASL, say.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -20,7 +22,7 @@ die() {
   exit 1
 }
 usage() {
-  sed -n '2,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
+  sed -n '2,14s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
   exit 2
 }
 
@@ -29,7 +31,9 @@ command=${1:-}
 nodes=
 port=9092
 ports=
+via=
 only=
+properties=
 dir=$root/data/kafka
 while [ $# -gt 0 ]; do
   [ $# -ge 2 ] || usage
@@ -37,7 +41,9 @@ while [ $# -gt 0 ]; do
     --nodes) nodes=$2 ;;
     --port) port=$2 ;;
     --ports) ports=$2 ;;
+    --via) via=$2 ;;
     --node) only=$2 ;;
+    --properties) properties=$2 ;;
     --dir) dir=$2 ;;
     *) usage ;;
   esac
@@ -56,11 +62,12 @@ running() { # node
 }
 
 setting() { # node, name
-  sed -n "s/^$2=//p" "$dir/node-$1/server.properties"
+  # The last one wins, as it does for Kafka.
+  sed -n "s/^$2=//p" "$dir/node-$1/server.properties" | tail -n 1
 }
 
 client_port() { # node
-  setting "$1" advertised.listeners | sed 's/.*://'
+  setting "$1" advertised.listeners | sed 's/.*CLIENT:[^:]*:\([0-9]*\).*/\1/'
 }
 
 known_nodes() {
@@ -107,6 +114,18 @@ configure() { # node
   sed -e "s|@NODE@|$1|" -e "s|@VOTERS@|$voters|" -e "s|@DATA@|$home/data|" \
     -e "s|@CLIENT_PORT@|${list[$(($1 - 1))]}|" -e "s|@CONTROLLER_PORT@|${list[$((nodes + $1 - 1))]}|" \
     -e "s|@REPLICATION@|$replication|" -e "s|@MIN_ISR@|$min_isr|" "$here/server.properties.in" >"$home/server.properties"
+  [ -z "$properties" ] || cat "$properties" >>"$home/server.properties"
+  [ "$1" -eq 1 ] && [ -n "$via" ] || return 0
+  local each doors=() number=0 listen='' told='' map=''
+  IFS=, read -r -a doors <<<"$via"
+  for each in "${doors[@]}"; do
+    number=$((number + 1))
+    listen+=",VIA$number://127.0.0.1:${each%:*}"
+    told+=",VIA$number://127.0.0.1:${each#*:}"
+    map+=",VIA$number:PLAINTEXT"
+  done
+  sed -i -e "s|^listeners=.*|&$listen|" -e "s|^advertised.listeners=.*|&$told|" \
+    -e "s|^listener.security.protocol.map=.*|&$map|" "$home/server.properties"
 }
 
 format() { # node
@@ -156,6 +175,7 @@ start() {
   else
     nodes=${nodes:-1}
     [ "$nodes" -ge 1 ] || usage
+    [ -z "$properties" ] || [ "$nodes" -eq 1 ] || die "--properties is for a single node"
     replication=$((nodes < 3 ? nodes : 3))
     min_isr=$((replication > 2 ? 2 : 1))
     local list=() voters='' i

@@ -18,14 +18,32 @@ pub(crate) const KEY: &str = "a-key-for-tests-0123456789";
 /// How long a member of the group may be silent, ms: short, so that takeovers are soon.
 pub(crate) const SESSION_MS: u64 = 3_000;
 
+/// What one process has otherwise than all.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Own {
+    /// The brokers that it is told of.
+    pub(crate) brokers: Option<String>,
+    /// Variables of its environment, above those that all have.
+    pub(crate) environment: Vec<(String, String)>,
+}
+
+impl Own {
+    pub(crate) fn with(mut self, name: &str, value: impl ToString) -> Self {
+        self.environment.push((name.to_owned(), value.to_string()));
+        self
+    }
+}
+
 /// One process of a role.
 #[derive(Debug)]
 pub(crate) struct Process {
     role: &'static str,
     child: Child,
-    dir: PathBuf,
-    environment: Vec<(String, String)>,
+    pub(crate) dir: PathBuf,
+    pub(crate) environment: Vec<(String, String)>,
     brokers: String,
+    /// Where other processes ask it, HOST:PORT.
+    pub(crate) grpc: Option<String>,
     pub(crate) callback: Option<String>,
     pub(crate) query: Option<String>,
     pub(crate) admin: String,
@@ -41,6 +59,7 @@ impl Process {
             dir: dir.to_owned(),
             environment: environment.to_vec(),
             brokers: brokers.to_owned(),
+            grpc: None,
             callback: None,
             query: None,
             admin: String::new(),
@@ -61,6 +80,7 @@ impl Process {
         let ready: Json = serde_json::from_str(&text).expect("JSON");
         let url = |name: &str| ready[name].as_str().map(str::to_owned);
         (self.callback, self.query) = (url("callback"), url("query"));
+        self.grpc = url("grpc").map(|url| url.trim_start_matches("http://").to_owned());
         self.admin = url("admin").expect("metrics");
     }
 
@@ -98,11 +118,27 @@ impl Process {
         self.listen();
     }
 
+    /// Everything it has written to its log.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.join("server.log")).expect("the log of a process")
+    }
+
+    /// Whether it says that it is ready, and what it says.
+    pub(crate) fn readiness(&self) -> (u16, String) {
+        super::get_text(&self.admin, "/readyz")
+    }
+
     /// The value of a metric, the sum over its labels; 0 when it was never counted.
     pub(crate) fn metric(&self, name: &str) -> f64 {
+        self.metric_with(name, "")
+    }
+
+    /// The same of those lines that name this label.
+    pub(crate) fn metric_with(&self, name: &str, label: &str) -> f64 {
         let (_, text) = super::get_text(&self.admin, "/metrics");
         text.lines()
             .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])))
+            .filter(|line| line.contains(label))
             .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
             .sum()
     }
@@ -150,11 +186,17 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    pub(crate) fn start(
+    pub(crate) fn start(dir: &Path, brokers: &str, prefix: &str, counts: (usize, usize, usize)) -> Self {
+        Self::start_with(dir, brokers, prefix, counts, &|_, _| Own::default())
+    }
+
+    /// The same with processes that differ: `own` is told the role and the number, from 0.
+    pub(crate) fn start_with(
         dir: &Path,
         brokers: &str,
         prefix: &str,
         (ingests, projectors, queries): (usize, usize, usize),
+        own: &(dyn Fn(&str, usize) -> Own + Sync),
     ) -> Self {
         let environment: Vec<(String, String)> = [
             ("BARRAGE_KAFKA_TOPIC_PREFIX", prefix.to_owned()),
@@ -177,8 +219,12 @@ impl Cluster {
                 .iter()
                 .flat_map(|&(role, count)| (0..count).map(move |number| (role, number)))
                 .map(|(role, number)| {
-                    let (dir, environment) = (dir.join(format!("{role}-{number}")), &environment);
-                    scope.spawn(move || Process::start(role, &dir, brokers, environment))
+                    let (dir, all) = (dir.join(format!("{role}-{number}")), &environment);
+                    scope.spawn(move || {
+                        let own = own(role, number);
+                        let environment = [all.as_slice(), &own.environment].concat();
+                        Process::start(role, &dir, own.brokers.as_deref().unwrap_or(brokers), &environment)
+                    })
                 })
                 .collect();
             threads.into_iter().map(|thread| thread.join().expect("started")).collect::<Vec<_>>()

@@ -2,6 +2,9 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 pub(crate) mod cluster;
+pub(crate) mod proxy;
+pub(crate) mod reads;
+pub(crate) mod scene;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -166,9 +169,24 @@ pub(crate) fn get(url: &str, path: &str) -> (u16, Json) {
 }
 
 pub(crate) fn get_text(url: &str, path: &str) -> (u16, String) {
+    ask(url, &format!("GET {path}"), &[], "")
+}
+
+/// Posts a body.
+pub(crate) fn post(url: &str, path: &str, headers: &[(&str, &str)], body: &str) -> (u16, String) {
+    ask(url, &format!("POST {path}"), headers, body)
+}
+
+fn ask(url: &str, line: &str, headers: &[(&str, &str)], body: &str) -> (u16, String) {
     let host = url.strip_prefix("http://").expect("a URL");
     let mut stream = TcpStream::connect(host).expect("connects");
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").expect("sends");
+    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let length = body.len();
+    write!(
+        stream,
+        "{line} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n{body}"
+    )
+    .expect("sends");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("an answer");
     let (head, body) = answer.split_once("\r\n\r\n").expect("a head");

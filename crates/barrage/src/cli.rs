@@ -45,9 +45,12 @@ pub enum Command {
     Rules(RulesCommand),
     /// Rebuilds the numbers of one or all partitions from the log, beside the live ones.
     Rebuild(RebuildArgs),
+    /// Lists, takes and verifies snapshots: copies of the numbers in the object store.
+    #[command(subcommand)]
+    Snapshot(SnapshotCommand),
     /// Lists the events that a statistic could not apply.
     DeadLetters(DeadLettersArgs),
-    /// Looks into the log of a data directory; a running server is not disturbed.
+    /// Looks into the log, of a data directory or in Kafka; a running server is not disturbed.
     Log(LogArgs),
     /// Checks the configuration without starting anything.
     #[command(subcommand)]
@@ -322,12 +325,97 @@ pub struct DeadLettersArgs {
     pub server: ServerArgs,
 }
 
+/// Where snapshots lie.
+#[derive(Debug, Clone, Args)]
+pub struct PlaceArgs {
+    /// Configuration file, whose snapshot.url it is.
+    #[arg(long, env = "BARRAGE_CONFIG", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub config: Option<PathBuf>,
+    /// A folder, or s3://BUCKET/PREFIX with the usual AWS_ variables [default: snapshot.url of the configuration].
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+}
+
+/// One partition or all.
+#[derive(Debug, Clone, Args)]
+#[group(id = "which", required = true, multiple = false)]
+pub struct WhichPartitions {
+    /// One partition, as in room/0.
+    #[arg(long, value_name = "PARTITION")]
+    pub partition: Option<Partition>,
+    /// Every partition.
+    #[arg(long)]
+    pub all: bool,
+}
+
+/// `barrage snapshot`.
+#[derive(Debug, Subcommand)]
+pub enum SnapshotCommand {
+    /// Lists the snapshots in the object store; needs no server.
+    List {
+        /// Where they lie.
+        #[command(flatten)]
+        place: PlaceArgs,
+        /// Only this partition, as in room/0.
+        #[arg(long, value_name = "PARTITION")]
+        partition: Option<Partition>,
+        /// One JSON object a line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Has a running server take snapshots now, and waits until they are complete.
+    Take {
+        /// Of what.
+        #[command(flatten)]
+        which: WhichPartitions,
+        /// The server.
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Brings snapshots back from the object store and computes their hashes anew from every row; needs no server.
+    Verify {
+        /// Where they lie.
+        #[command(flatten)]
+        place: PlaceArgs,
+        /// Only this partition, as in room/0.
+        #[arg(long, value_name = "PARTITION")]
+        partition: Option<Partition>,
+        /// Every snapshot, not only the newest of each partition.
+        #[arg(long)]
+        all: bool,
+        /// Where there is room for the largest one [default: the system's directory for such].
+        #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+        temp_dir: Option<PathBuf>,
+    },
+}
+
+/// What else is done with a log.
+#[derive(Debug, Subcommand)]
+pub enum LogCommand {
+    /// Has a running `barrage run` give up for good what its log holds behind verified snapshots.
+    Trim {
+        /// The server.
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+}
+
 /// `barrage log`.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct LogArgs {
-    /// Data directory whose log is read.
-    #[arg(long, value_name = "DIR", default_value = "data", value_hint = ValueHint::DirPath)]
-    pub data_dir: PathBuf,
+    /// Something else than looking.
+    #[command(subcommand)]
+    pub command: Option<LogCommand>,
+    /// Data directory whose log is read [default: that of the configuration, data].
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub data_dir: Option<PathBuf>,
+    /// Configuration file: its section [kafka] says how Kafka is reached.
+    #[arg(long, env = "BARRAGE_CONFIG", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub config: Option<PathBuf>,
+    /// The log in Kafka: HOST:PORT of some brokers, separated by commas.
+    #[arg(long, value_name = "HOST:PORT,...", conflicts_with = "data_dir")]
+    pub brokers: Option<String>,
     /// One partition, as in room/0; all when absent.
     #[arg(long, value_name = "PARTITION")]
     pub partition: Option<Partition>,

@@ -47,22 +47,40 @@ impl Client {
 
     /// Asks for JSON.
     pub(crate) async fn get(&self, path: &str) -> anyhow::Result<Json> {
-        self.ask(Method::GET, path, "", Bytes::new()).await
+        self.ask(Method::GET, path, "", Bytes::new(), ANSWER_WITHIN).await
     }
 
     /// Sends a command.
     pub(crate) async fn post(&self, path: &str, content_type: &str, body: Bytes) -> anyhow::Result<Json> {
+        self.post_patiently(path, content_type, body, ANSWER_WITHIN).await
+    }
+
+    /// Sends a command that is answered when it is done, within this time.
+    pub(crate) async fn post_patiently(
+        &self,
+        path: &str,
+        content_type: &str,
+        body: Bytes,
+        within: Duration,
+    ) -> anyhow::Result<Json> {
         if self.key.is_none() {
             bail!("this command needs the API key: set BARRAGE_API_KEY, or name the server's --data-dir");
         }
-        self.ask(Method::POST, path, content_type, body).await
+        self.ask(Method::POST, path, content_type, body, within).await
     }
 
-    async fn ask(&self, method: Method, path: &str, content_type: &str, body: Bytes) -> anyhow::Result<Json> {
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        content_type: &str,
+        body: Bytes,
+        within: Duration,
+    ) -> anyhow::Result<Json> {
         let asked = self.exchange(method, path, content_type, body);
-        let (status, body) = tokio::time::timeout(ANSWER_WITHIN, asked)
+        let (status, body) = tokio::time::timeout(within, asked)
             .await
-            .map_err(|_| anyhow::anyhow!("{} did not answer within {} s", self.address, ANSWER_WITHIN.as_secs()))?
+            .map_err(|_| anyhow::anyhow!("{} did not answer within {} s", self.address, within.as_secs()))?
             .with_context(|| format!("the query service at {} (is `barrage run` up?)", self.address))?;
         let json: Json = serde_json::from_slice(&body)
             .with_context(|| format!("{} answered {status} and no JSON; is it a query service?", self.address))?;

@@ -21,9 +21,10 @@ pub mod config;
 mod exit;
 mod live;
 mod logging;
+mod notifications;
 mod rules_control;
 mod server;
-mod statistics;
+pub mod statistics;
 mod text;
 
 use std::process::ExitCode;
@@ -63,8 +64,9 @@ fn dispatch(command: Command) -> Result<Exit, Failure> {
         Command::Simulate(args) => commands::play::simulate(&args),
         Command::Rules(command) => commands::rules::rules(command),
         Command::Rebuild(args) => commands::rebuild::rebuild(&args),
+        Command::Snapshot(command) => commands::snapshot::snapshot(command, environment()),
         Command::DeadLetters(args) => commands::dead_letters::dead_letters(&args),
-        Command::Log(args) => commands::log::log(&args),
+        Command::Log(args) => commands::log::log(&args, environment()),
         Command::Config(ConfigCommand::Check { config }) => commands::config_check::check(&config, environment()),
         Command::Completions { shell } => commands::completions::completions(shell),
     }

@@ -3,6 +3,7 @@
 use barrage_projection::Statistic;
 
 /// Every statistic, in the order in which their projections are applied.
-pub(crate) fn statistics() -> Vec<Box<dyn Statistic>> {
+#[must_use]
+pub fn statistics() -> Vec<Box<dyn Statistic>> {
     vec![Box::new(barrage_message_counts::MessageCounts)]
 }

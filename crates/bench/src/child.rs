@@ -13,7 +13,6 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use barrage_ingest::{Appender, IngestOptions, RulesHandle, SystemClock, new_incarnation};
 use barrage_log::{EmbeddedLog, EmbeddedOptions, EventLog};
-use barrage_message_counts::MessageCounts;
 use barrage_worker::{Phase, Stores, Worker, WorkerOptions};
 use bytes::Bytes;
 use clap::Subcommand;
@@ -60,7 +59,7 @@ pub(crate) fn run(child: &Child) -> Result<()> {
         Child::Whole { dir } => {
             let log = open(dir)?;
             let options = WorkerOptions::new(dir.clone());
-            let statistics: Vec<Box<dyn barrage_projection::Statistic>> = vec![Box::new(MessageCounts)];
+            let statistics = barrage::statistics::statistics();
             let worker = Worker::start(&options, Arc::clone(&log), statistics, &mut Registry::default())?;
             let stores = worker.stores();
             std::thread::spawn(move || report_caught_up(&stores));

@@ -84,6 +84,12 @@ impl ProcessTimes {
     }
 }
 
+/// Processor time of another process so far, threads that have ended included; zero when it is gone.
+pub(crate) fn process_time(pid: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    parse_stat(&stat).map_or(Duration::ZERO, |(_, spent)| ticks(spent))
+}
+
 fn ticks(count: u64) -> Duration {
     Duration::from_millis(count * 1_000 / TICKS_PER_SECOND)
 }

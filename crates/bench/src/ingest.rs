@@ -26,18 +26,18 @@ const SIDES: [(Kind, &str); 3] =
 
 /// Sums of one side's rounds.
 #[derive(Debug, Default)]
-struct Side {
-    rates: Vec<f64>,
-    p50_ms: Vec<f64>,
-    p99_ms: Vec<f64>,
-    requests: u64,
-    server: Duration,
-    generator: Duration,
-    threads: Vec<(String, Duration)>,
+pub(crate) struct Side {
+    pub(crate) rates: Vec<f64>,
+    pub(crate) p50_ms: Vec<f64>,
+    pub(crate) p99_ms: Vec<f64>,
+    pub(crate) requests: u64,
+    pub(crate) server: Duration,
+    pub(crate) generator: Duration,
+    pub(crate) threads: Vec<(String, Duration)>,
 }
 
 impl Side {
-    fn add(&mut self, load: &LoadReport, threads: Vec<(String, Duration)>) {
+    pub(crate) fn add(&mut self, load: &LoadReport, threads: Vec<(String, Duration)>) {
         self.rates.push(load.rate());
         self.p50_ms.push(load.latency_us.value_at_quantile(0.5) as f64 / 1e3);
         self.p99_ms.push(load.latency_us.value_at_quantile(0.99) as f64 / 1e3);
@@ -53,20 +53,20 @@ impl Side {
     }
 
     /// Processor time a request of server and generator together, µs: what limits a closed loop on few cores.
-    fn cost(&self) -> f64 {
+    pub(crate) fn cost(&self) -> f64 {
         self.per_request(self.server + self.generator)
     }
 
-    fn per_request(&self, spent: Duration) -> f64 {
+    pub(crate) fn per_request(&self, spent: Duration) -> f64 {
         spent.as_secs_f64() * 1e6 / self.requests.max(1) as f64
     }
 }
 
-fn mean(values: &[f64]) -> f64 {
+pub(crate) fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len().max(1) as f64
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
     let upper = values.get(middle).copied().unwrap_or(f64::NAN);
@@ -78,27 +78,37 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 /// Loads servers with callbacks that never come twice.
-struct Generator {
+pub(crate) struct Generator {
     runtime: Runtime,
     traffic: Traffic,
 }
 
 impl Generator {
-    fn closed(&mut self, server: &Server, connections: usize, duration: Duration) -> Result<LoadReport> {
+    /// `stream` distinguishes the callbacks of this generator from those of others in the same log.
+    pub(crate) fn new(crowd: Crowd, stream: u32) -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        Ok(Self { runtime, traffic: Traffic::new(crowd, stream) })
+    }
+
+    /// As fast as answers come.
+    pub(crate) fn closed(&mut self, address: &str, connections: usize, duration: Duration) -> Result<LoadReport> {
         let count = (RATE_MAX as f64 * duration.as_secs_f64()) as usize;
         let requests = requests(&mut self.traffic, count, now_ms());
         let load = ClosedLoop { connections, requests: Some(count as u64), duration: Some(duration) };
-        checked(self.runtime.block_on(closed_loop(&server.callback, requests, load))?)
+        checked(self.runtime.block_on(closed_loop(address, requests, load))?)
     }
 
-    fn open(&mut self, server: &Server, connections: usize, rate: f64, duration: Duration) -> Result<LoadReport> {
+    /// At a fixed rate.
+    pub(crate) fn open(
+        &mut self,
+        address: &str,
+        connections: usize,
+        rate: f64,
+        duration: Duration,
+    ) -> Result<LoadReport> {
         let count = (rate * duration.as_secs_f64()) as usize + 1;
         let requests = requests(&mut self.traffic, count, now_ms());
-        checked(self.runtime.block_on(open_loop(
-            &server.callback,
-            requests,
-            OpenLoop { rate, duration, connections },
-        ))?)
+        checked(self.runtime.block_on(open_loop(address, requests, OpenLoop { rate, duration, connections }))?)
     }
 }
 
@@ -115,16 +125,13 @@ fn checked(load: LoadReport) -> Result<LoadReport> {
 pub(crate) fn run(report: &mut Report, dir: &Path) -> Result<()> {
     report.section("ingest", "closed loop, alternately on bare hyper, on ingest alone, and with projections on");
     let duration = Duration::from_millis(if report.quick() { 500 } else { 2_500 });
-    let mut generator = Generator {
-        runtime: tokio::runtime::Builder::new_multi_thread().enable_all().build()?,
-        traffic: Traffic::new(Crowd::EVENING, 5),
-    };
+    let mut generator = Generator::new(Crowd::EVENING, 5)?;
     let mut servers = Vec::new();
     for (kind, name) in SIDES {
         let server = Server::start(kind, &dir.join(name.replace(' ', "-")))?;
         server.wait_ready()?;
         // The first requests open connections, make threads and fill caches.
-        generator.closed(&server, 64, Duration::from_millis(500))?;
+        generator.closed(&server.callback, 64, Duration::from_millis(500))?;
         servers.push(server);
     }
     for connections in [64, 512] {
@@ -132,7 +139,7 @@ pub(crate) fn run(report: &mut Report, dir: &Path) -> Result<()> {
         for _ in 0..ROUNDS {
             for (server, side) in servers.iter().zip(&mut sides) {
                 let before = server.times();
-                let load = generator.closed(server, connections, duration)?;
+                let load = generator.closed(&server.callback, connections, duration)?;
                 side.add(&load, server.times().since(&before));
                 if let Some(lag) = server.lag() {
                     report.note(&format!("{connections} connections: {lag} records wait for their commit at the end"));
@@ -190,7 +197,7 @@ fn latency(report: &mut Report, dir: &Path, generator: &mut Generator, servers: 
     let mut disk = fdatasync_times(dir, 4 << 10, disk_time)?;
     let mut p99_ms = f64::NAN;
     for ((_, name), server) in SIDES.iter().zip(servers) {
-        let load = generator.open(server, 512, most / 2.0, Duration::from_millis(load_time))?;
+        let load = generator.open(&server.callback, 512, most / 2.0, Duration::from_millis(load_time))?;
         let quantile = |share: f64| load.latency_us.value_at_quantile(share) as f64 / 1e3;
         report.figure(format!("{name}, rate"), load.rate(), "requests/s");
         for (label, share) in [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)] {

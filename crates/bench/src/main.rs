@@ -16,12 +16,14 @@ mod clock;
 mod decode;
 mod disk;
 mod ingest;
+mod kafka;
 mod life;
 mod machine;
 mod percentiles;
 mod prepare;
 mod report;
 mod server;
+mod statistics;
 mod traffic;
 mod worker;
 
@@ -41,6 +43,9 @@ struct Cli {
     /// Only these sections, separated by commas.
     #[arg(long, value_enum, value_delimiter = ',', value_name = "SECTION")]
     only: Vec<Section>,
+    /// Only these parts of the section `kafka`, separated by commas.
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "PART")]
+    kafka: Vec<kafka::Part>,
     /// A tenth of the work: to try whether it runs; the figures are rough.
     #[arg(long)]
     quick: bool,
@@ -70,12 +75,16 @@ enum Section {
     Decode,
     /// The partition workers.
     Worker,
+    /// What each statistic costs, how that grows, and the ranking of rooms.
+    Statistics,
     /// Callbacks over HTTP, and their latency.
     Ingest,
     /// Restart after a crash, bytes on disk.
     Restart,
     /// Resident memory.
     Memory,
+    /// Everything on a real Kafka: ingest, projectors, moves, outages.
+    Kafka,
 }
 
 fn main() -> Result<()> {
@@ -102,7 +111,7 @@ fn main() -> Result<()> {
     for section in sections {
         // Each in a directory of its own, removed before the next one begins.
         let dir = tempfile::tempdir_in(temporary.path())?;
-        section.run(&mut report, dir.path())?;
+        section.run(&mut report, dir.path(), &cli.kafka)?;
     }
     report.print();
     if let Some(path) = &cli.json {
@@ -112,15 +121,17 @@ fn main() -> Result<()> {
 }
 
 impl Section {
-    fn run(self, report: &mut Report, dir: &Path) -> Result<()> {
+    fn run(self, report: &mut Report, dir: &Path, parts: &[kafka::Part]) -> Result<()> {
         match self {
             Self::Disk => disk::run(report, dir),
             Self::Log => append::run(report, dir),
             Self::Decode => decode::run(report),
             Self::Worker => worker::run(report, dir),
+            Self::Statistics => statistics::run(report, dir),
             Self::Ingest => ingest::run(report, dir),
             Self::Restart => life::restart(report, dir),
             Self::Memory => life::memory(report, dir),
+            Self::Kafka => kafka::run(report, dir, parts),
         }
     }
 }

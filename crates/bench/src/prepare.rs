@@ -1,4 +1,4 @@
-//! Logs that are there before the measuring begins, filled through the embedded log itself.
+//! Logs that are there before the measuring begins, filled through the log itself.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,7 +8,9 @@ use barrage_event::routes::partition_of;
 use barrage_event::rules::Compiled;
 use barrage_event::{Callback, Partition, Stamp, callback};
 use barrage_ingest::{Appender, Durable};
-use barrage_log::{AppendBatch, AppendError, EmbeddedLog, EmbeddedOptions, EventLog, Metrics};
+use barrage_log::{
+    AppendBatch, AppendError, EmbeddedLog, EmbeddedOptions, EventLog, KafkaLog, KafkaMetrics, KafkaOptions, Metrics,
+};
 use prometheus_client::registry::Registry;
 
 use crate::clock::now_ms;
@@ -51,8 +53,13 @@ impl Filler {
     fn new(dir: &Path, partitions: u16, span_ms: i64) -> Result<Self> {
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
-        let log: Arc<dyn EventLog> = Arc::new(EmbeddedLog::open(&dir.join("log"), &log_options(partitions), metrics)?);
-        Ok(Self {
+        let log = Arc::new(EmbeddedLog::open(&dir.join("log"), &log_options(partitions), metrics)?);
+        Ok(Self::over(log, registry, span_ms))
+    }
+
+    /// Fills a log whose metrics are in `registry`.
+    fn over(log: Arc<dyn EventLog>, registry: Registry, span_ms: i64) -> Self {
+        Self {
             appender: Appender::new(Arc::clone(&log), INCARNATION),
             log,
             rules: Compiled::shipped(),
@@ -63,7 +70,7 @@ impl Filler {
             // The end of the span is now: nothing lies ahead of the log's own time.
             begun_ms: now_ms() - span_ms,
             span_ms,
-        })
+        }
     }
 
     pub(crate) fn records(&self) -> u64 {
@@ -160,7 +167,17 @@ fn wait(last: &mut Option<Durable>) -> Result<()> {
 
 /// Fills the log of `dir` with at least `records` records of mixed traffic.
 pub(crate) fn mixed(dir: &Path, partitions: u16, crowd: Crowd, records: u64) -> Result<Prepared> {
-    let mut filler = Filler::new(dir, partitions, SPAN_MS)?;
+    fill(Filler::new(dir, partitions, SPAN_MS)?, crowd, records)
+}
+
+/// The same with a log in Kafka, whose topics are made when they are missing.
+pub(crate) fn mixed_in_kafka(options: &KafkaOptions, crowd: Crowd, records: u64) -> Result<Prepared> {
+    let mut registry = Registry::default();
+    let log = Arc::new(KafkaLog::open(options, KafkaMetrics::register(&mut registry))?);
+    fill(Filler::over(log, registry, SPAN_MS), crowd, records)
+}
+
+fn fill(mut filler: Filler, crowd: Crowd, records: u64) -> Result<Prepared> {
     let mut traffic = Traffic::new(crowd, 7);
     while filler.records() < records {
         let place = filler.records() as f64 / records as f64;
@@ -216,4 +233,22 @@ pub(crate) fn cold(dir: &Path, crowd: Crowd, more: u64) -> Result<Cold> {
     }
     let records = filler.finish()?.records;
     Ok(Cold { records, rooms_before: crowd.pairs, users_before: crowd.users })
+}
+
+/// Fills the log of `dir`, which has one partition of each topic, with records of mixed traffic without bodies: as many as
+/// fit a small disk.
+pub(crate) fn long(dir: &Path, crowd: Crowd, records: u64) -> Result<Prepared> {
+    const TOGETHER: usize = 500;
+    let mut filler = Filler::new(dir, 1, SPAN_MS * i64::try_from(records / 1_000_000 + 1).unwrap_or(1))?;
+    let mut traffic = Traffic::new(crowd, 11);
+    let mut batch = AppendBatch::new();
+    while filler.records() < records {
+        let place = (filler.records() + batch.len() as u64) as f64 / records as f64;
+        filler.add(&mut batch, place.min(1.0), true, |at_ms, body| traffic.next(at_ms, body))?;
+        if batch.len() >= TOGETHER {
+            filler.append(&batch)?;
+            batch.clear();
+        }
+    }
+    filler.finish()
 }

@@ -22,7 +22,7 @@ const ASK_EVERY: Duration = Duration::from_millis(5);
 /// Processes that are running, so that an interrupted run leaves none behind.
 static RUNNING: Mutex<Vec<u32>> = Mutex::new(Vec::new());
 
-fn running() -> std::sync::MutexGuard<'static, Vec<u32>> {
+pub(crate) fn running() -> std::sync::MutexGuard<'static, Vec<u32>> {
     RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -129,6 +129,14 @@ impl Server {
         Ok(Self { child, callback, asked: Asked::Lines(lines) })
     }
 
+    /// Host and port of reads; `None` of a server that has none.
+    pub(crate) fn query(&self) -> Option<&str> {
+        match &self.asked {
+            Asked::Http { query, .. } => Some(query),
+            Asked::Lines(_) => None,
+        }
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -210,7 +218,8 @@ fn line(lines: &mut BufReader<ChildStdout>) -> Result<String> {
     Ok(line.trim_end().to_owned())
 }
 
-fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+/// Asks again and again until there is an answer.
+pub(crate) fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Result<Option<T>>) -> Result<T> {
     let begun = Instant::now();
     loop {
         if let Some(answer) = ask()? {
@@ -224,7 +233,7 @@ fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Result<Option<T>>) -> Result
 }
 
 /// Host and port of a URL.
-fn host(url: &str) -> String {
+pub(crate) fn host(url: &str) -> String {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     rest.split('/').next().unwrap_or_default().to_owned()
 }
@@ -237,7 +246,7 @@ fn lag(query: &str) -> Option<u64> {
 }
 
 /// Status and body of a GET request, without keep-alive.
-fn get(address: &str, path: &str) -> Result<(u16, String)> {
+pub(crate) fn get(address: &str, path: &str) -> Result<(u16, String)> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;

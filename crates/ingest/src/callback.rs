@@ -1,5 +1,6 @@
 //! `POST /callback`: from IM's request to its answer.
 
+use barrage_event::command::{STREAM_INTERRUPT, STREAM_OTHER, STREAM_PUSH};
 use barrage_event::{Outcome, Stamp, Verdict};
 use barrage_log::AppendError;
 use hyper::Response;
@@ -48,10 +49,14 @@ impl Service {
         let app = params.app()?;
         self.check_app(app)?;
         let receipt = self.receipt(&parts.headers)?;
-        self.check_signature(&params, receipt)?;
+        // What signs itself is only seen in the body: nothing of it is kept before it was checked.
+        let unsigned = self.may_sign_itself(&params, receipt);
+        if !unsigned {
+            self.check_signature(&params, receipt)?;
+        }
         let mut permit = self.admit(&body)?;
         let body = self.read(body, &mut permit, connection).await?;
-        let enqueued = self.enqueue(&params, app, receipt.at_ms, &body)?;
+        let enqueued = self.enqueue(&params, app, receipt, unsigned, &body)?;
         // From here on only the acknowledgement is awaited: the memory is free for others.
         drop(body);
         match enqueued.verdict {
@@ -67,26 +72,53 @@ impl Service {
             return Ok(());
         }
         let (sign, request_time) = (params.sign.as_deref(), params.request_time.as_deref());
-        let signed = self.signatures.check(sign, request_time, receipt.at_ms)?;
-        if let (Signed::At(at_ms), false) = (signed, receipt.stated) {
-            self.metrics.clock_skew(receipt.at_ms, at_ms);
+        let signed = self.signatures.check(sign, request_time, &[receipt.at_ms, receipt.own_ms])?;
+        // One that is refused for its time tells most of all that a clock is wrong.
+        if let (Signed::At(at_ms) | Signed::Old(at_ms), false) = (signed, receipt.stated) {
+            self.metrics.clock_skew(receipt.own_ms, at_ms);
+        }
+        if let Signed::Old(_) = signed { Err(Refusal::SignatureOld.into()) } else { Ok(()) }
+    }
+
+    /// Whether a request may be a live-streaming callback: those name no command and have no signature in their URL, but
+    /// one in their body.
+    fn may_sign_itself(&self, params: &Params<'_>, receipt: Receipt) -> bool {
+        self.stream_signatures.is_on() && receipt.key != Key::Valid && params.sign.is_none() && params.command.is_none()
+    }
+
+    /// A live-streaming callback must be signed in its body, whatever its URL says; what is none must be signed in its
+    /// URL. A sender with a key need not sign: a recording's signature has expired.
+    fn check_body(&self, command: &str, receipt: Receipt, unsigned: bool, body: &[u8]) -> Result<(), Rejection> {
+        let of_stream = [STREAM_PUSH, STREAM_INTERRUPT, STREAM_OTHER].contains(&command);
+        if of_stream && self.stream_signatures.is_on() && receipt.key != Key::Valid {
+            self.stream_signatures.check(body, receipt.at_ms)?;
+        } else if unsigned {
+            self.signatures.check(None, None, &[receipt.at_ms])?;
         }
         Ok(())
     }
 
     /// Reads the callback, decides, and hands its records to the log.
-    fn enqueue(&self, params: &Params<'_>, app: u32, received_at_ms: i64, body: &[u8]) -> Result<Enqueued, Rejection> {
+    fn enqueue(
+        &self,
+        params: &Params<'_>,
+        app: u32,
+        receipt: Receipt,
+        unsigned: bool,
+        body: &[u8],
+    ) -> Result<Enqueued, Rejection> {
         let rules = self.rules.current();
         let command = params.command.as_deref().unwrap_or_default();
         let platform = params.platform.as_deref().unwrap_or_default();
         let callback = barrage_event::callback::decode(command, platform, body, &rules)?;
+        self.check_body(callback.command(), receipt, unsigned, body)?;
         if let Some(reason) = callback.untyped_reason() {
             self.metrics.untyped(reason);
         }
         let stamp = Stamp {
             id: self.appender.next_id(),
             app,
-            received_at_ms,
+            received_at_ms: receipt.at_ms,
             incarnation: self.appender.incarnation(),
             rules_version: rules.version(),
             verdict: rules.verdict(&callback),

@@ -39,7 +39,7 @@ mod service;
 pub mod spool;
 
 pub use appender::{Appended, Appender, new_incarnation};
-pub use clock::{Clock, SystemClock};
+pub use clock::{Clock, LogClock, SystemClock};
 pub use distribute::{Applied, DistributeError, Rules};
 pub use exposure::{ExposureError, ExposureWarning, check_exposure};
 pub use journal::{JournalError, RulesVersion};

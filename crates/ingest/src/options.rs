@@ -38,6 +38,11 @@ pub struct IngestOptions {
     /// The token before the last change. Accepted beside `token`, since IM takes minutes to use a new one. Unset by
     /// default; remove it when the change is through.
     pub previous_token: Option<Secret>,
+    /// The key of the live-streaming callback template. With it, callbacks about streams must carry a `sign` of it in
+    /// their body, and need none of `token` in their URL. Unset by default: then they are callbacks like any other.
+    pub stream_key: Option<Secret>,
+    /// The stream key before the last change, as `previous_token`. Unset by default.
+    pub previous_stream_key: Option<Secret>,
     /// `SdkAppid`s whose callbacks are accepted. Empty by default, which accepts all.
     pub apps: Vec<u32>,
     /// Keys for `POST /v1/events` and for `Barrage-Received-At`, each at least 16 bytes long. Several, so that one can
@@ -78,6 +83,8 @@ impl Default for IngestOptions {
         Self {
             token: None,
             previous_token: None,
+            stream_key: None,
+            previous_stream_key: None,
             apps: Vec::new(),
             api_keys: Vec::new(),
             signature_skew_ms: 60_000,
@@ -162,6 +169,18 @@ impl IngestOptions {
         if self.previous_token.is_some() && self.token.is_none() {
             return wrong("previous_token", "there is no token: a previous one alone would never be replaced");
         }
+        if self.stream_key.as_ref().is_some_and(|key| key.expose().is_empty()) {
+            return wrong("stream_key", "it is empty: leave it out where stream callbacks are not signed");
+        }
+        if self.previous_stream_key.is_some() && self.stream_key.is_none() {
+            return wrong(
+                "previous_stream_key",
+                "there is no stream_key: a previous one alone would never be replaced",
+            );
+        }
+        if self.previous_stream_key.as_ref().is_some_and(|key| key.expose().is_empty()) {
+            return wrong("previous_stream_key", "it is empty: leave it out when no change of the key is under way");
+        }
         if self.api_keys.iter().any(|key| key.expose().len() < API_KEY_BYTES_MIN) {
             return wrong("api_keys", "a key is shorter than 16 bytes and could be guessed");
         }
@@ -214,7 +233,7 @@ mod tests {
     #[test]
     fn a_value_out_of_range_is_named() {
         type Change = fn(&mut IngestOptions);
-        let table: [(&str, Change); 12] = [
+        let table: [(&str, Change); 14] = [
             ("body_bytes_max", |o| o.body_bytes_max = 0),
             ("body_bytes_max", |o| o.body_bytes_max = (1 << 20) + 1),
             ("events_max", |o| o.events_max = 0),
@@ -228,6 +247,8 @@ mod tests {
                 o.token = Some(Secret::new("new"));
                 o.previous_token = Some(Secret::new(""));
             }),
+            ("stream_key", |o| o.stream_key = Some(Secret::new(""))),
+            ("previous_stream_key", |o| o.previous_stream_key = Some(Secret::new("old"))),
             ("api_keys", |o| o.api_keys = vec![Secret::new("short")]),
             ("api_keys", |o| o.api_keys = vec![Secret::new("with space in the middle")]),
         ];

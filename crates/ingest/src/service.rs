@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::admission::{Admission, Permit};
 use crate::appender::{Appended, Appender};
-use crate::auth::{ApiKeys, Key, Signatures};
+use crate::auth::{ApiKeys, Key, Signatures, StreamSignatures};
 use crate::clock::Clock;
 use crate::connection::ConnectionState;
 use crate::metrics::Metrics;
@@ -43,6 +43,7 @@ pub(crate) struct Service {
     pub(crate) rules: RulesHandle,
     pub(crate) metrics: Metrics,
     pub(crate) signatures: Signatures,
+    pub(crate) stream_signatures: StreamSignatures,
     pub(crate) events_max: usize,
     pub(crate) append_budget: Duration,
     clock: Arc<dyn Clock>,
@@ -57,6 +58,8 @@ pub(crate) struct Service {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Receipt {
     pub(crate) at_ms: i64,
+    /// The same by this machine's clock alone.
+    pub(crate) own_ms: i64,
     /// Stated by the sender, not by our clock.
     pub(crate) stated: bool,
     pub(crate) key: Key,
@@ -78,6 +81,7 @@ impl Service {
         );
         Self {
             signatures: Signatures::new(&options),
+            stream_signatures: StreamSignatures::new(&options),
             keys: ApiKeys::new(&options.api_keys),
             events_max: options.events_max,
             append_budget: ms(options.append_budget_ms),
@@ -124,12 +128,14 @@ impl Service {
     pub(crate) fn receipt(&self, headers: &HeaderMap) -> Result<Receipt, Rejection> {
         let key = self.keys.check(headers.get(AUTHORIZATION).map(HeaderValue::as_bytes));
         let Some(stated) = headers.get(RECEIVED_AT_HEADER) else {
-            return Ok(Receipt { at_ms: self.clock.now_ms(), stated: false, key });
+            return Ok(Receipt { at_ms: self.clock.now_ms(), own_ms: self.clock.own_ms(), stated: false, key });
         };
         require(key)?;
         let digits = stated.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
         let at_ms = digits.and_then(|text| text.parse().ok()).filter(|at| (0..=RECEIVED_AT_MS_MAX).contains(at));
-        at_ms.map(|at_ms| Receipt { at_ms, stated: true, key }).ok_or_else(|| Refusal::BadReceivedAt.into())
+        at_ms
+            .map(|at_ms| Receipt { at_ms, own_ms: at_ms, stated: true, key })
+            .ok_or_else(|| Refusal::BadReceivedAt.into())
     }
 
     /// Refuses apps that are not on the allow-list.

@@ -371,6 +371,47 @@ fn a_full_spool_refuses_and_gives_back_the_sequence() {
 }
 
 #[test]
+fn nothing_gets_into_a_full_spool_past_what_it_could_not_take_over() {
+    let dir = tempfile::tempdir().expect("works in a test");
+    let log = Gated::new(embedded(dir.path()));
+    let as_log: Arc<dyn EventLog> = Arc::clone(&log) as Arc<dyn EventLog>;
+    let small = SpoolOptions { bytes_max: 1 << 20, ..options() };
+    let spool = Spool::open(&dir.path().join("spool"), small, Arc::clone(&as_log), SpoolMetrics::default());
+    let spool = spool.expect("works in a test");
+    log.set(Gate::Hold);
+    let large = |sequence: u64| {
+        let mut batch = AppendBatch::new();
+        batch.push(Partition::room(0), |buf| {
+            buf.extend_from_slice(&u64::MAX.to_le_bytes());
+            buf.extend_from_slice(&sequence.to_le_bytes());
+            buf.resize(buf.len() + (300 << 10), 7);
+        });
+        spool.append(&mut batch)
+    };
+    let begun: Vec<Durable> = (1..=5).map(|sequence| large(sequence).expect("the log holds it")).collect();
+    let waited = Instant::now();
+    while !spool.status().failed {
+        assert!(waited.elapsed() < PATIENCE, "the spool is not full: {:?}", spool.status());
+        std::thread::yield_now();
+    }
+    // There is room for this one, but not for those before it.
+    let mut batch = AppendBatch::new();
+    batch.push(Partition::room(0), |buf| buf.extend_from_slice(&[0xff; 8]));
+    assert!(matches!(spool.append(&mut batch), Err(AppendError::Failed { .. })));
+    log.set(Gate::Open);
+    drained(&spool);
+    begun.into_iter().for_each(|durable| drop(durable.wait().expect("the log has it")));
+    while spool.status().failed {
+        assert!(waited.elapsed() < PATIENCE, "the drained spool takes nothing: {:?}", spool.status());
+        std::thread::yield_now();
+    }
+    log.set(Gate::Full);
+    let mut batch = AppendBatch::new();
+    batch.push(Partition::room(0), |buf| buf.extend_from_slice(&6_u64.to_le_bytes()));
+    spool.append(&mut batch).expect("it is empty").wait().expect("durable");
+}
+
+#[test]
 fn the_spool_of_another_log_is_not_sent() {
     let (one, two) = (tempfile::tempdir().expect("works in a test"), tempfile::tempdir().expect("works in a test"));
     let log = Gated::new(embedded(one.path()));

@@ -1,10 +1,12 @@
 //! Real Kafka brokers for tests: on free ports of 127.0.0.1, with their data in a directory that goes with them.
 //!
 //! This crate *is* `deploy/kafka/kafka.sh` as a value that a test owns, and signals to the processes it started. It is
-//! *not* a Kafka client, and nothing but tests depends on it.
+//! *not* a Kafka client, and nothing but tests and the bench depends on it.
 //!
 //! A broker takes seconds and some 370 MiB to start, so tests that do nothing to it share one per test program:
 //! [`Broker::shared`], with topics of their own under [`prefix`]. Tests that stop, kill or halt it start their own.
+
+mod secured;
 
 use std::fmt;
 use std::net::TcpListener;
@@ -14,6 +16,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+
+pub use secured::Secured;
 
 /// One or several nodes of a real Kafka. Dropped, all of them are killed and their data is removed; when the
 /// program ends without that, a small guard process does it.
@@ -66,22 +70,49 @@ impl Broker {
     /// When they do not start; the reason is printed.
     #[must_use]
     pub fn start(nodes: usize) -> Self {
+        Self::start_via(nodes, &[]).0
+    }
+
+    /// The same where node 1 has further doors. Clients that come in by one of them are told to come to the port given
+    /// here, where a proxy stands that leads to the door. Gives the doors' ports in the same order.
+    ///
+    /// # Panics
+    /// When they do not start; the reason is printed.
+    #[must_use]
+    pub fn start_via(nodes: usize, proxies: &[u16]) -> (Self, Vec<u16>) {
         let dir = tempfile::Builder::new().prefix("barrage-kafka").tempdir().expect("a temporary directory");
         // Another program may take a port between the choice and the start: then once more with others.
         for attempt in 1.. {
-            let ports = free_ports(2 * nodes);
+            let mut ports = free_ports(2 * nodes + proxies.len());
+            let doors = ports.split_off(2 * nodes);
             let list = ports.iter().map(u16::to_string).collect::<Vec<_>>().join(",");
+            let via = doors.iter().zip(proxies).map(|(door, proxy)| format!("{door}:{proxy}")).collect::<Vec<_>>();
             let broker = dir.path().join(attempt.to_string());
-            if Self::run(&broker, &["start", "--nodes", &nodes.to_string(), "--ports", &list]) {
+            let count = nodes.to_string();
+            if Self::run(&broker, &["start", "--nodes", &count, "--ports", &list, "--via", &via.join(",")]) {
                 let ports = ports.into_iter().take(nodes).collect();
                 let guard = Self::guard(dir.path(), &broker);
-                return Self { dir, ports, guard };
+                return (Self { dir, ports, guard }, doors);
             }
             Self::run(&broker, &["stop"]);
             assert!(attempt < 3, "Kafka did not start; its reason is printed above");
             std::fs::remove_dir_all(&broker).expect("the directory of a broker that did not start can be removed");
         }
         unreachable!("the loop above ends")
+    }
+
+    /// One node on these ports, with more arguments for the script.
+    fn start_on(ports: &[u16], more: &[&str]) -> Self {
+        let dir = tempfile::Builder::new().prefix("barrage-kafka").tempdir().expect("a temporary directory");
+        let broker = dir.path().join("1");
+        let list = ports.iter().map(u16::to_string).collect::<Vec<_>>().join(",");
+        let started = Self::run(&broker, &[&["start", "--nodes", "1", "--ports", &list], more].concat());
+        if !started {
+            Self::run(&broker, &["stop"]);
+        }
+        assert!(started, "Kafka did not start; its reason is printed above");
+        let guard = Self::guard(dir.path(), &broker);
+        Self { dir, ports: ports.iter().take(1).copied().collect(), guard }
     }
 
     /// One node for all tests of this program that do nothing to it but use topics of their own.
@@ -181,6 +212,18 @@ impl Broker {
             eprintln!("{}", String::from_utf8_lossy(&output.stderr));
         }
         output.status.success()
+    }
+
+    /// The operating system's number of a node's process, while it runs.
+    #[must_use]
+    pub fn process_id(&self, node: usize) -> Option<u32> {
+        self.pid(node).and_then(|pid| pid.as_raw_nonzero().get().try_into().ok())
+    }
+
+    /// Where a node keeps its topics: a directory for each partition, named `TOPIC-INDEX`.
+    #[must_use]
+    pub fn data_dir(&self, node: usize) -> PathBuf {
+        self.home().join(format!("node-{node}/data"))
     }
 
     fn pid(&self, node: usize) -> Option<Pid> {

@@ -103,6 +103,18 @@ pub trait EventLog: Send + Sync + 'static {
     /// One past the last durable record of the partition (its high-water); 0 for a partition the log does not have.
     fn end(&self, partition: Partition) -> Offset;
 
+    /// Begins to find out where the partitions end at this moment, and returns the number of the question.
+    /// [`EventLog::end`] is at least that far once [`EventLog::ends_answered`] has reached it. A log that always knows has
+    /// nothing to ask.
+    fn ask_ends(&self) -> u64 {
+        0
+    }
+
+    /// The last question of [`EventLog::ask_ends`] that was answered. The generation changes with it.
+    fn ends_answered(&self) -> u64 {
+        u64::MAX
+    }
+
     /// Blocks the calling thread until the log's generation differs from `seen` or `timeout` is over, and returns the
     /// generation. It changes whenever records have become durable, and once when the log fails or is closed.
     ///
@@ -118,6 +130,12 @@ pub trait EventLog: Send + Sync + 'static {
 
     /// Whether the log takes appends, for readiness checks.
     fn health(&self) -> Health;
+
+    /// By how much this machine's clock is ahead of the clock that gives records their time, ms; negative when it is
+    /// behind. 0 as long as they agree, or nothing is known. A log on this machine has no other clock.
+    fn clock_ahead_ms(&self) -> i64 {
+        0
+    }
 
     /// Gives up records that a snapshot covers, as many as can be without touching one that it does not, and returns the
     /// new start of every partition.

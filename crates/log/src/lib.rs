@@ -31,7 +31,9 @@ pub use batch::AppendBatch;
 pub use embedded::{EmbeddedLog, EmbeddedOptions, LogReader};
 pub use error::{AppendError, Corruption, OpenError, ReadError, TrimError};
 pub use event_log::{EventLog, Health, Record, SnapshotBase};
-pub use kafka::{ControlRecord, ControlTopic, Group, KafkaLog, KafkaMetrics, KafkaOptions, KnownLog};
+pub use kafka::{
+    Announcements, ControlRecord, ControlTopic, Group, KafkaLog, KafkaMetrics, KafkaOptions, KafkaReader, KnownLog,
+};
 pub use metrics::Metrics;
 pub use owner::{Follow, Owner};
 

@@ -8,6 +8,7 @@
 //! | rejected | our verdict on a before-callback | room, minute |
 //! | failed | `Group.CallbackSendMsgException` | room, minute |
 //! | throttled | a before-callback that nothing followed inside the join window | room, minute, computed when asked |
+//! | senders | `Group.CallbackAfterSendMsg`: accounts with a delivered message | room |
 //! | unattempted | an after-callback without a before-callback | room, minute |
 //!
 //! A message's callbacks are joined on (app, group, sender, `Random`), or its `MsgId` where there is no `Random`; where
@@ -46,7 +47,7 @@ impl Statistic for MessageCounts {
     }
 
     fn state_version(&self) -> u32 {
-        1
+        2
     }
 
     fn projections(&self) -> Vec<Box<dyn Projection>> {

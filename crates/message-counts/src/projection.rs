@@ -282,7 +282,9 @@ impl RoomEvent<'_, '_> {
             slice.unattempted += u64::from(unattempted);
         })?;
         let account = self.message.from_account;
-        add_delivered(cx.table::<RoomSenders>()?.entry(&(self.key.0, self.key.1, account))?, self.kind);
+        let sender = cx.table::<RoomSenders>()?.entry(&(self.key.0, self.key.1, account))?;
+        room.senders += u64::from(sender.delivered.is_empty());
+        add_delivered(sender, self.kind);
         match known {
             None => self.keep_pending(cx, State::Delivered),
             Some((hash, other)) => self.resolve(cx, room, hash, &other, true),

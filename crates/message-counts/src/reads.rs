@@ -68,7 +68,8 @@ fn json(value: &impl Serialize) -> Json {
 
 pub(crate) fn room(cx: &ReadContext<'_>, room: &str, out: &mut Map<String, Json>) -> Result<bool, StoreError> {
     let Some(row) = cx.reader.get::<Rooms>(&(cx.app, room))? else { return Ok(false) };
-    let messages = room_messages(&row.tallies, &waiting(cx, &row, 0..u32::MAX));
+    let mut messages = room_messages(&row.tallies, &waiting(cx, &row, 0..u32::MAX));
+    messages.senders = Some(row.senders);
     out.insert("messages".to_owned(), json(&messages));
     Ok(true)
 }

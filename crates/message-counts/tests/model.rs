@@ -261,6 +261,8 @@ proptest! {
             let mut out = Map::new();
             prop_assert!(read(&rooms.store, at_ms, |cx| MessageCounts.room(cx, &name, &mut out)).expect("reads"));
             prop_assert_eq!(&Counts::of(&out["messages"]), counts, "{} at {}", name, at_ms);
+            let senders = expected.room_senders.keys().filter(|(r, _)| r == room).count();
+            prop_assert_eq!(out["messages"]["senders"].as_u64(), Some(senders as u64));
 
             // Every slice is the sum of the model's minutes in it, whatever its width.
             let page = read(&rooms.store, at_ms, |cx| MessageCounts.minutes(cx, &name, (0, i64::MAX), usize::MAX));

@@ -15,7 +15,7 @@ use axum::extract::{RawPathParams, Request};
 use axum::http::{HeaderMap, HeaderValue, Method, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodFilter, MethodRouter};
-use barrage_event::{Partition, Position, Topic};
+use barrage_event::{Offset, Partition, Position, Topic};
 use futures_util::StreamExt as _;
 use subtle::ConstantTimeEq as _;
 use tokio::sync::Semaphore;
@@ -33,6 +33,27 @@ use crate::routes::{Operation, ROUTES};
 use crate::rules::RulesControl;
 use crate::server::ServerLimits;
 
+/// Trims the log: the new start of every partition, or why nothing was given up. It blocks.
+pub type Trim = Arc<dyn Fn() -> Result<Vec<(Partition, Offset)>, String> + Send + Sync>;
+/// The spools that this process knows of, as an answer shows them; null where there is none.
+pub type Spools = Arc<dyn Fn() -> serde_json::Value + Send + Sync>;
+
+/// What only some processes have.
+#[derive(Clone, Default)]
+pub struct Around {
+    /// Trims the log, where Barrage may.
+    pub trim: Option<Trim>,
+    /// The spools.
+    pub spools: Option<Spools>,
+}
+
+impl fmt::Debug for Around {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { trim, spools } = self;
+        f.debug_struct("Around").field("trim", &trim.is_some()).field("spools", &spools.is_some()).finish()
+    }
+}
+
 /// Everything that the service is made of.
 pub struct ApiParts {
     /// What is read, wherever it is.
@@ -48,6 +69,8 @@ pub struct ApiParts {
     pub options: QueryOptions,
     /// Metrics.
     pub metrics: Metrics,
+    /// What only some processes have.
+    pub around: Around,
 }
 
 impl fmt::Debug for ApiParts {

@@ -56,6 +56,8 @@ pub(crate) enum Ask {
     Status,
     /// Starts a rebuild; its progress is part of the status.
     Rebuild,
+    /// Has a snapshot taken; how it goes is part of the status.
+    Snapshot,
     /// Waits until the record at an offset is in the committed numbers.
     WaitFor { offset: Offset, timeout_ms: u64 },
     /// The `SdkAppid`s that the partition knows.
@@ -79,7 +81,7 @@ impl Ask {
 
     /// Whether asking again, when it is not known what became of the first time, changes nothing.
     pub(crate) fn is_read(&self) -> bool {
-        !matches!(self, Self::Rebuild)
+        !matches!(self, Self::Rebuild | Self::Snapshot)
     }
 }
 
@@ -201,7 +203,7 @@ pub(crate) enum Found {
     Rows(Vec<Fields>, Seen),
     /// To `Status`.
     Status(Box<PartitionStatus>),
-    /// To `Rebuild` and `WaitFor`: it has begun, or is over.
+    /// To `Rebuild`, `Snapshot` and `WaitFor`: it has begun, or is over.
     Done,
     /// To `Apps`.
     Apps(Vec<u32>),

@@ -118,6 +118,14 @@ pub(crate) static ROUTES: &[Route] = &[
             operation!(POST, Nothing, ["partition"], key: true, commands::rebuild::start),
         ],
     },
+    Route {
+        pattern: "/v1/snapshots",
+        operations: &[
+            operation!(GET, Partitions, [], commands::snapshots::progress),
+            operation!(POST, Nothing, ["partition"], key: true, commands::snapshots::start),
+        ],
+    },
+    Route { pattern: "/v1/log/trim", operations: &[operation!(POST, Nothing, [], key: true, commands::trim::trim)] },
 ];
 
 /// Every path's pattern, for metrics.

@@ -15,6 +15,9 @@ const SUM_BITS: u32 = 24;
 /// And of a room's sum, so that what is old and small is not cut off.
 const WHOLE_BITS: u32 = 36;
 
+/// Longest time that a room is fresh, ms; the rules have less.
+const FRESH_MS_MAX: u64 = 1 << 40;
+
 /// A ranking of rooms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum List {
@@ -105,8 +108,9 @@ impl Room {
     fn freshness(&self, generation: &Generation, epoch: u64) -> u128 {
         const ONCE: u128 = 1 << 16;
         let age_ms = generation.begin_ms(epoch).saturating_sub(self.first_ms).max(0).unsigned_abs();
-        match self.fresh_ms.checked_sub(age_ms) {
-            Some(left_ms) if self.fresh_ms > 0 => ONCE + (u128::from(left_ms) << 16) / u128::from(self.fresh_ms),
+        let fresh_ms = self.fresh_ms.min(FRESH_MS_MAX);
+        match fresh_ms.checked_sub(age_ms) {
+            Some(left_ms) if left_ms > 0 => ONCE + u128::from((left_ms << 16) / fresh_ms),
             _ => ONCE,
         }
     }
@@ -124,7 +128,7 @@ impl Room {
         for epoch in self.epochs.iter().rev() {
             let sum = match list {
                 List::Heat => epoch.sum(list),
-                List::Recommended => epoch.sum(list) * self.freshness(generation, epoch.number) >> 16,
+                List::Recommended => (epoch.sum(list) * self.freshness(generation, epoch.number)) >> 16,
             };
             whole = whole.saturating_add(worth(epoch, sum));
         }

@@ -49,10 +49,10 @@ const fn powers(first: usize) -> [u64; 256] {
 /// its value, and never falling where `fraction` rises.
 pub(crate) fn power_of_two(fraction: u32) -> u64 {
     let [coarse, fine, high, low] = fraction.to_be_bytes();
-    let power = u128::from(COARSE[usize::from(coarse)]) * u128::from(FINE[usize::from(fine)]) >> 62;
+    let power = (u128::from(COARSE[usize::from(coarse)]) * u128::from(FINE[usize::from(fine)])) >> 62;
     // The rest is so small that the curve is a straight line there.
     let rest = u128::from(u16::from_be_bytes([high, low]));
-    let power = power + ((power * LN_2 >> 32) * rest >> 32);
+    let power = power + ((((power * LN_2) >> 32) * rest) >> 32);
     low_half((power + (1 << 29)) >> 30)
 }
 

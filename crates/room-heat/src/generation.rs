@@ -13,10 +13,10 @@ use crate::tables::Generations;
 /// Generations that are remembered. A room that nothing happened in during so many changes of the half-life has no heat.
 const GENERATIONS_MAX: usize = 64;
 
-/// Shortest half-life, as the rules have it; so that a number of an epoch stays below 2^28.
+/// Shortest half-life, as the rules have it, so that the number of an epoch stays below 2^28.
 const HALF_LIFE_MS_MIN: u64 = 60_000;
-/// Longest one.
-const HALF_LIFE_MS_MAX: u64 = 366 * 86_400_000;
+/// Longest one, as the rules have it: below 2^30 ms, so that a part of it can be taken 2^32 times.
+const HALF_LIFE_MS_MAX: u64 = 7 * 86_400_000;
 
 /// Latest time that is told apart, ms: the year 2109.
 const TIME_MS_MAX: i64 = 1 << 42;
@@ -42,10 +42,8 @@ impl Generation {
     /// Time in half-lives since 1970, with 32 bits behind the point.
     pub(crate) fn half_lives(&self, time_ms: i64) -> u64 {
         let time_ms = time_ms.clamp(0, TIME_MS_MAX).unsigned_abs();
-        let whole = time_ms / self.half_life_ms;
-        let part = u128::from(time_ms % self.half_life_ms) << 32;
-        // The remainder is less than the divisor, so the quotient has 32 bits.
-        whole << 32 | u64::try_from(part / u128::from(self.half_life_ms)).unwrap_or(u64::from(u32::MAX))
+        let part = (time_ms % self.half_life_ms) << 32;
+        ((time_ms / self.half_life_ms) << 32) | (part / self.half_life_ms)
     }
 
     pub(crate) fn slot(&self, time_ms: i64) -> Slot {

@@ -117,8 +117,8 @@ fn model(happenings: &[Happening], room: u16, at: i64, weights: &HeatRules) -> (
     // Half-lives begin at the start, because that is a multiple of each.
     let mut epochs: BTreeMap<(u16, i64), f64> = BTreeMap::new();
     for (_, user, t, points) in own {
-        let epoch = (t as f64 / half_life).floor();
-        *epochs.entry((user, epoch as i64)).or_default() += points * (t as f64 / half_life - epoch).exp2();
+        let epoch = t / i64::try_from(weights.half_life_ms).expect("a week at most");
+        *epochs.entry((user, epoch)).or_default() += points * (t as f64 / half_life - epoch as f64).exp2();
     }
     let fresh = weights.fresh_ms as f64;
     let recommended = epochs.iter().map(|((_, epoch), points)| {

@@ -10,7 +10,7 @@ use futures_util::TryStreamExt as _;
 use object_store::aws::AmazonS3Builder;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as ObjectPath;
-use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt as _};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt as _, PutPayload};
 use tokio::runtime::Runtime;
 
 use crate::error::SnapshotError;
@@ -128,6 +128,59 @@ impl SnapshotStore {
     fn folder(&self, log_uuid: u128, partition: Partition, kind: &str) -> ObjectPath {
         let partition = format!("{}-{}", partition.topic.short(), partition.index);
         self.prefix.clone().join(format!("{log_uuid:032x}")).join(partition).join(kind)
+    }
+
+    /// The logs of which there is something, in no order.
+    ///
+    /// # Errors
+    /// [`SnapshotError::Store`].
+    pub fn logs(&self) -> Result<Vec<u128>, SnapshotError> {
+        let names = self.block_on(self.folders_in(&self.prefix))?;
+        Ok(names.iter().filter(|name| name.len() == 32).filter_map(|n| u128::from_str_radix(n, 16).ok()).collect())
+    }
+
+    /// The partitions of a log of which there is something, in order.
+    ///
+    /// # Errors
+    /// [`SnapshotError::Store`].
+    pub fn partitions(&self, log_uuid: u128) -> Result<Vec<Partition>, SnapshotError> {
+        let log = self.prefix.clone().join(format!("{log_uuid:032x}"));
+        let names = self.block_on(self.folders_in(&log))?;
+        let mut all: Vec<Partition> = names.iter().filter_map(|name| name.replacen('-', "/", 1).parse().ok()).collect();
+        all.sort_unstable();
+        Ok(all)
+    }
+
+    async fn folders_in(&self, folder: &ObjectPath) -> Result<Vec<String>, SnapshotError> {
+        let listed = self.objects.list_with_delimiter(Some(folder)).await;
+        let listed = listed.map_err(SnapshotError::store("list", folder))?;
+        Ok(listed.common_prefixes.iter().filter_map(|path| path.filename().map(str::to_owned)).collect())
+    }
+
+    /// Names of the snapshots that were read back, whose hashes were right, and behind which a log may be trimmed.
+    fn marks(&self, log_uuid: u128, partition: Partition) -> ObjectPath {
+        self.folder(log_uuid, partition, "verified")
+    }
+
+    /// Notes that a snapshot was verified: it is kept until a later one is.
+    pub(crate) async fn mark(&self, log_uuid: u128, partition: Partition, name: &str) -> Result<(), SnapshotError> {
+        let path = self.marks(log_uuid, partition).join(name);
+        let put = self.objects.put(&path, PutPayload::new()).await;
+        put.map(drop).map_err(SnapshotError::store("write", &path))?;
+        for old in self.objects_in(&self.marks(log_uuid, partition)).await? {
+            // A later one may have been marked meanwhile.
+            if old.location.filename().is_some_and(|other| other < name) {
+                let removed = self.objects.delete(&old.location).await;
+                removed.map_err(SnapshotError::store("remove", &old.location))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The newest snapshot that is marked.
+    pub(crate) async fn marked(&self, log_uuid: u128, partition: Partition) -> Result<Option<String>, SnapshotError> {
+        let marks = self.objects_in(&self.marks(log_uuid, partition)).await?;
+        Ok(marks.iter().filter_map(|mark| mark.location.filename()).max().map(str::to_owned))
     }
 
     pub(crate) fn files(&self, log_uuid: u128, partition: Partition) -> ObjectPath {

@@ -69,6 +69,12 @@ pub enum SnapshotError {
 }
 
 impl SnapshotError {
+    /// Whether what was asked for is not there (any more).
+    #[must_use]
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Self::Store { source: object_store::Error::NotFound { .. }, .. })
+    }
+
     pub(crate) fn store<'p>(
         action: &'static str,
         object: &'p object_store::path::Path,

@@ -26,7 +26,8 @@ impl SnapshotStore {
     /// not written yet.
     pub const UNNAMED_KEPT: Duration = Duration::from_secs(86_400);
 
-    /// Keeps the `keep` newest snapshots of a partition, at least 1, and removes the others, and the files that no
+    /// Keeps the `keep` newest snapshots of a partition, at least 1, and the newest that was verified to trim the log
+    /// behind it, because nothing else may hold what it does. Removes the others, and the files that no
     /// snapshot names and that are older than `unnamed_kept` ([`SnapshotStore::UNNAMED_KEPT`]) by the object store's own
     /// clock.
     ///
@@ -43,7 +44,11 @@ impl SnapshotStore {
         self.block_on(async {
             let mut expired = Expired::default();
             let manifests = self.manifests(log_uuid, partition);
+            let base = self.marked(log_uuid, partition).await?;
             for old in self.listed(log_uuid, partition).await?.into_iter().skip(keep.max(1)) {
+                if base.as_ref() == Some(&old.name) {
+                    continue;
+                }
                 let path = manifests.clone().join(old.name.as_str());
                 self.objects.delete(&path).await.map_err(SnapshotError::store("remove", &path))?;
                 expired.snapshots += 1;

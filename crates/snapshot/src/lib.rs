@@ -9,12 +9,14 @@
 //! ```text
 //! {prefix}/{log uuid}/room-0/files/{xxh3-128}-{bytes}
 //! {prefix}/{log uuid}/room-0/manifests/{next offset, 20 digits}-{made at, ms, 13 digits}-{random}.json
+//! {prefix}/{log uuid}/room-0/verified/{name of a manifest}
 //! ```
 //!
 //! * Files are named by their content. The table files of `RocksDB` never change, so a file that the snapshot before
 //!   holds is not sent again.
 //! * A manifest names the files of one snapshot with size and hash. It is written last: without it there is no snapshot.
 //! * Names sort by offset; the last one is the newest.
+//! * A log was trimmed behind the snapshot that `verified` names: it outlives newer ones until another one is verified.
 //! * Two processes may write snapshots of one partition, for one a former owner that does not know yet. They never write
 //!   the same manifest, and equal files are equal. What no manifest names is removed only when it is a day old, so that
 //!   an upload under way loses nothing.

@@ -114,8 +114,9 @@ impl SnapshotStore {
         checked.map(|_| manifest)
     }
 
-    /// What [`EventLog::trim`] asks for: of every partition the **oldest** snapshot that suits, read back and its hashes
-    /// computed from its rows, so that the newer ones stay of use as well. A partition that holds nothing needs none.
+    /// What [`EventLog::trim`] asks for: of every partition the **oldest** snapshot that suits and is newer than the base
+    /// before it, or that base, read back and its hashes computed from its rows, so that the newer ones stay of use as
+    /// well. It is marked and stays until another one is. A partition that holds nothing needs none.
     ///
     /// # Errors
     /// [`SnapshotError::None`] when a partition has no snapshot; and what [`SnapshotStore::verify`] says.
@@ -135,16 +136,20 @@ impl SnapshotStore {
                 continue;
             }
             let wanted = Wanted { log_uuid, partition, format, statistics, above: start, until };
-            let mut found = None;
+            let before = self.block_on(self.marked(log_uuid, partition))?;
+            let mut suiting = Vec::new();
             for listed in self.list(log_uuid, partition)?.into_iter().rev() {
                 if (start..=until).contains(&listed.next_offset)
                     && wanted.suits(&self.read(log_uuid, partition, &listed.name)?).is_ok()
                 {
-                    found = Some(self.verify(env, log_uuid, partition, &listed.name, scratch)?);
-                    break;
+                    suiting.push(listed.name);
                 }
             }
-            let manifest = found.ok_or(SnapshotError::None(partition))?;
+            let newer = suiting.iter().find(|name| before.as_ref().is_none_or(|before| *name > before));
+            let name = newer.or(suiting.last()).ok_or(SnapshotError::None(partition))?;
+            let manifest = self.verify(env, log_uuid, partition, name, scratch)?;
+            // Before anything is given up behind it.
+            self.block_on(self.mark(log_uuid, partition, name))?;
             next.push((partition, Offset(manifest.next_offset)));
         }
         Ok(SnapshotBase { log_uuid, next, verified: true })

@@ -14,7 +14,6 @@ use barrage_log::{Follow, Owner};
 use crate::common::Common;
 use crate::homes::{Home, State, least_loaded};
 use crate::shared::Shared;
-use crate::status::Phase;
 use crate::thread::Command;
 
 /// Gives partitions to a running [`crate::Worker`] and takes them away; cheap to clone.
@@ -80,6 +79,8 @@ impl Assignments {
     ) -> Vec<(Partition, Offset)> {
         let common = &self.inner.common;
         let mut ready = Vec::new();
+        // A partition that comes back may have been another's meanwhile.
+        let question = common.log.ask_ends();
         {
             let mut homes = common.homes.lock();
             for (partition, home) in homes.iter_mut() {
@@ -94,16 +95,15 @@ impl Assignments {
                 let shared = Arc::new(Shared::new(partition, generation));
                 match &home.state {
                     State::Assigned(shared) => {
-                        let (live, offset) = shared.with_status(|s| (s.phase == Phase::Live, s.offset));
-                        if live {
-                            ready.push((partition, offset));
+                        if shared.is_open() {
+                            ready.push((partition, shared.with_status(|status| status.offset)));
                         }
                         continue;
                     }
                     State::Leaving => {}
                     State::Parked { open, .. } => {
                         ready.push((partition, Offset(open.committed.next_offset)));
-                        shared.open(&open.store, &open.committed);
+                        shared.open_behind(&open.store, &open.committed, common.log.as_ref(), question);
                         follow = None;
                     }
                 }

@@ -10,6 +10,8 @@ use barrage_state::StateEnv;
 
 use crate::homes::Homes;
 use crate::metrics::Metrics;
+use crate::publisher::Publisher;
+use crate::sending::SourceMarks;
 use crate::shared::Assigned;
 use crate::snapshots::SnapshotOptions;
 
@@ -26,6 +28,10 @@ pub(crate) struct Common {
     /// Memory for the rows of all partitions, bytes.
     pub(crate) overlay_bytes: usize,
     pub(crate) snapshots: Option<SnapshotOptions>,
+    /// What rooms have seen of derived events.
+    pub(crate) marks: Arc<dyn SourceMarks>,
+    /// Where intents go.
+    pub(crate) publisher: Arc<dyn Publisher>,
     /// How long the store of a partition that was taken away stays open.
     pub(crate) park: Duration,
 }

@@ -15,7 +15,7 @@ use barrage_state::runtime::{self, DeadLetters, FIRST_STATISTIC_TABLE, FORMAT, N
 use barrage_state::{Changes, Meta, StateEnv, StateError, Store, StoreDir};
 
 use crate::duplicates::{BusinessKey, DuplicateWindow, business_key};
-use crate::outbox::{Key, Outgoing};
+use crate::outbox::{Key, Outgoing, derived_rows, intent_rows};
 use crate::rules_in_force::RulesInForce;
 
 /// Dead letters kept in the state; later ones are only counted, so that a flood of them stays bounded.
@@ -198,7 +198,7 @@ impl Engine {
         self.window = DuplicateWindow::load(backing)?;
         self.rules = RulesInForce::load(&mut self.tables, backing)?;
         self.effects.clear();
-        Ok(())
+        Ok(self.outgoing.again(&mut self.tables, backing)?)
     }
 
     /// The record before the next one has to be the one that the store saw.
@@ -515,6 +515,29 @@ impl Engine {
         self.outgoing.set_floor(floor);
     }
 
+    /// Place below which nothing of the committed state waits to be sent.
+    pub(crate) fn first_unsent(&self) -> Result<Key, Stop> {
+        let next = (self.committed.next_offset, 0);
+        let (derived, intents) = self.store.read(|s| (derived_rows(s, (0, 0), 1), intent_rows(s, (0, 0), 1)))?;
+        let derived = derived?.first().map_or(next, |(key, _)| *key);
+        Ok(intents?.first().map_or(next, |(key, _)| *key).min(derived))
+    }
+
+    /// Takes out what lies below this place: it was sent by the store that this one replaces.
+    pub(crate) fn forget_outgoing_below(&mut self, floor: Key) -> Result<(), Stop> {
+        loop {
+            let rows = self.store.read(|s| (derived_rows(s, (0, 0), 1_000), intent_rows(s, (0, 0), 1_000)))?;
+            let derived: Vec<Key> = rows.0?.into_iter().map(|(key, _)| key).filter(|key| *key < floor).collect();
+            let intents: Vec<Key> = rows.1?.into_iter().map(|(key, _)| key).filter(|key| *key < floor).collect();
+            if derived.is_empty() && intents.is_empty() {
+                return Ok(());
+            }
+            self.sent(&derived)?;
+            self.told(&intents)?;
+            self.commit(0)?;
+        }
+    }
+
     /// Whether it is known which of the store's derived events are in the log already.
     pub(crate) fn is_settled(&mut self) -> Result<bool, Stop> {
         let backing: &Store = &self.store;
@@ -539,6 +562,11 @@ impl Engine {
         Ok(self.outgoing.told(keys, &mut self.tables, backing)?)
     }
 
+    /// Derived events and intents that are not acknowledged yet.
+    pub(crate) fn outgoing(&self) -> u64 {
+        self.outgoing.waiting()
+    }
+
     /// Whether there is something to commit.
     #[must_use]
     pub fn is_dirty(&self) -> bool {
@@ -551,7 +579,7 @@ impl Engine {
     /// [`Stop`] when the store fails.
     pub fn commit(&mut self, memory_bytes: usize) -> Result<(), Stop> {
         let moved = self.meta.next_offset != self.committed.next_offset;
-        if !self.outgoing.take_touched() && !moved {
+        if !moved && !self.outgoing.is_touched() {
             return Ok(());
         }
         let mut state: StateHash = self.meta.state_hash_value();
@@ -565,6 +593,7 @@ impl Engine {
             self.meta.last_record_id.extend_from_slice(self.last_id.as_ref().map_or(&[], |id| id.as_slice()));
         }
         self.store.commit(&mut self.changes, &self.meta)?;
+        self.outgoing.committed();
         self.committed.clone_from(&self.meta);
         self.tables.evict(memory_bytes);
         Ok(())

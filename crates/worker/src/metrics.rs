@@ -41,6 +41,8 @@ pub(crate) struct Metrics {
     pub(crate) stopped: PerPartition<Gauge>,
     pub(crate) commit_seconds: Histogram,
     pub(crate) commit_rows: Counter,
+    pub(crate) derived_sent: Counter,
+    pub(crate) intents_published: Counter,
     pub(crate) snapshots: SnapshotMetrics,
 }
 
@@ -60,6 +62,8 @@ impl Metrics {
             stopped: Family::default(),
             commit_seconds: Histogram::new(buckets),
             commit_rows: Counter::default(),
+            derived_sent: Counter::default(),
+            intents_published: Counter::default(),
             snapshots: SnapshotMetrics::register(registry),
         };
         let r = registry;
@@ -80,6 +84,8 @@ impl Metrics {
         r.register_with_unit("barrage_worker_overlay", "Rows in memory", Unit::Bytes, m.overlay_bytes);
         r.register("barrage_worker_partition_stopped", "1 when the partition has stopped", m.stopped);
         r.register_with_unit("barrage_state_commit_duration", "Time of a commit", Unit::Seconds, m.commit_seconds);
+        r.register("barrage_worker_derived_sent", "Derived events appended for rooms", m.derived_sent);
+        r.register("barrage_worker_notifications_published", "Notifications published", m.intents_published);
         r.register("barrage_state_commits_records", "Records committed", m.commit_rows);
         metrics
     }

@@ -5,7 +5,7 @@
 //! time: a room drops what is not above its source's high-water, a listener what has an id that it knows.
 
 use barrage_event::{Offset, Partition, Source};
-use barrage_projection::{Backing, Effects, Reader, ReaderExt as _, StoreError, Tables};
+use barrage_projection::{Backing, Effects, Reader, ReaderExt as _, StoreError, Table as _, Tables};
 use barrage_state::proto::{IntentRow, OutboxRow, SendingRow};
 use barrage_state::runtime::{Intents, Outbox, Sending};
 use serde_json::json;
@@ -23,13 +23,24 @@ pub(crate) struct Outgoing {
     partition: Partition,
     /// Nothing below is kept: a rebuild need not hold what the live store has sent long ago.
     floor: Key,
-    /// Rows were taken out since the last commit.
-    touched: bool,
+    /// What was taken out since the last commit.
+    taken: Taken,
+    /// Rows that wait to be sent.
+    waiting: u64,
+}
+
+/// Changes of the outbox that follow from answers, not from records: when a partition goes back to its last commit they
+/// hold all the same.
+#[derive(Debug, Default)]
+struct Taken {
+    derived: Vec<Key>,
+    intents: Vec<Key>,
+    settled: bool,
 }
 
 impl Outgoing {
     pub(crate) fn new(log_uuid: u128, partition: Partition) -> Self {
-        Self { log_uuid, partition, floor: (0, 0), touched: false }
+        Self { log_uuid, partition, floor: (0, 0), taken: Taken::default(), waiting: 0 }
     }
 
     /// Nothing below this place is kept from now on.
@@ -39,7 +50,7 @@ impl Outgoing {
 
     /// Keeps what a record has caused.
     pub(crate) fn put(
-        &self,
+        &mut self,
         offset: Offset,
         effects: &mut Effects,
         tables: &mut Tables,
@@ -53,6 +64,7 @@ impl Outgoing {
             let record = derived.encode(source);
             let row = OutboxRow { app: derived.app, room: derived.group_id, record };
             *tables.table::<Outbox>(backing)?.entry_known_new(&(offset.0, index)) = row;
+            self.waiting += 1;
         }
         for (index, intent) in (0_u32..).zip(effects.intents.drain(..)) {
             if (offset.0, index) < self.floor {
@@ -68,20 +80,27 @@ impl Outgoing {
             });
             let row = IntentRow { key: intent.id(), message: message.to_string() };
             *tables.table::<Intents>(backing)?.entry_known_new(&(offset.0, index)) = row;
+            self.waiting += 1;
         }
         Ok(())
     }
 
     /// Takes out derived events that are in the log.
     pub(crate) fn sent(&mut self, keys: &[Key], tables: &mut Tables, backing: &dyn Backing) -> Result<(), StoreError> {
-        self.touched |= !keys.is_empty();
-        keys.iter().try_for_each(|key| tables.table::<Outbox>(backing)?.remove(key).map(drop))
+        self.taken.derived.extend_from_slice(keys);
+        for key in keys {
+            self.waiting -= u64::from(tables.table::<Outbox>(backing)?.remove(key)?.is_some()).min(self.waiting);
+        }
+        Ok(())
     }
 
     /// Takes out intents that are published.
     pub(crate) fn told(&mut self, keys: &[Key], tables: &mut Tables, backing: &dyn Backing) -> Result<(), StoreError> {
-        self.touched |= !keys.is_empty();
-        keys.iter().try_for_each(|key| tables.table::<Intents>(backing)?.remove(key).map(drop))
+        self.taken.intents.extend_from_slice(keys);
+        for key in keys {
+            self.waiting -= u64::from(tables.table::<Intents>(backing)?.remove(key)?.is_some()).min(self.waiting);
+        }
+        Ok(())
     }
 
     /// Whether it is known from where on this store's events have to be sent.
@@ -90,17 +109,38 @@ impl Outgoing {
     }
 
     pub(crate) fn settle(&mut self, tables: &mut Tables, backing: &dyn Backing) -> Result<(), StoreError> {
-        self.touched = true;
+        self.taken.settled = true;
         tables.table::<Sending>(backing)?.set(&(SENDING,), SendingRow { settled: true })
     }
 
-    /// Whether there is something to commit beside applied records; not any more after this.
-    pub(crate) fn take_touched(&mut self) -> bool {
-        std::mem::take(&mut self.touched)
+    /// The tables are those of the last commit again: what was taken out since then is taken out of them, too.
+    pub(crate) fn again(&mut self, tables: &mut Tables, backing: &dyn Backing) -> Result<(), StoreError> {
+        self.waiting = 0;
+        for table in [Outbox::ID, Intents::ID] {
+            backing.scan(&[table], &mut |_, _| {
+                self.waiting += 1;
+                Ok(())
+            })?;
+        }
+        let Taken { derived, intents, settled } = std::mem::take(&mut self.taken);
+        self.sent(&derived, tables, backing)?;
+        self.told(&intents, tables, backing)?;
+        if settled { self.settle(tables, backing) } else { Ok(()) }
     }
 
+    /// It is committed.
+    pub(crate) fn committed(&mut self) {
+        self.taken = Taken::default();
+    }
+
+    /// Rows that wait to be sent, those that are not committed yet among them.
+    pub(crate) fn waiting(&self) -> u64 {
+        self.waiting
+    }
+
+    /// Whether there is something to commit beside applied records.
     pub(crate) fn is_touched(&self) -> bool {
-        self.touched
+        self.taken.settled || !self.taken.derived.is_empty() || !self.taken.intents.is_empty()
     }
 }
 

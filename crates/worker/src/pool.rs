@@ -15,12 +15,15 @@ use crate::assignments::Assignments;
 use crate::common::Common;
 use crate::homes::Homes;
 use crate::metrics::Metrics;
+use crate::publisher::Publisher;
+use crate::sending::{LocalMarks, Nowhere, SourceMarks};
+use crate::shared::Assigned;
 use crate::snapshots::{SnapshotOptions, Snapshots, Snapshotter};
 use crate::stores::Stores;
 use crate::thread::PartitionThread;
 
 /// Settings of the partition workers of one process.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct WorkerOptions {
     /// Where the state stores lie: `state/` inside it.
     pub data_dir: PathBuf,
@@ -37,6 +40,19 @@ pub struct WorkerOptions {
     pub snapshots: Option<SnapshotOptions>,
     /// The stores' shared cache, buffers and threads.
     pub state: StateOptions,
+    /// Where notifications go; `None`: nowhere.
+    pub publisher: Option<Arc<dyn Publisher>>,
+    /// Knows what rooms that are not this process's have seen of derived events; `None`: all are this process's.
+    pub marks: Option<Arc<dyn SourceMarks>>,
+}
+
+impl fmt::Debug for WorkerOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WorkerOptions")
+            .field("data_dir", &self.data_dir)
+            .field("threads", &self.threads)
+            .finish_non_exhaustive()
+    }
 }
 
 impl WorkerOptions {
@@ -51,6 +67,8 @@ impl WorkerOptions {
             park: Duration::from_secs(30),
             snapshots: None,
             state: StateOptions::default(),
+            publisher: None,
+            marks: None,
         }
     }
 }
@@ -115,10 +133,14 @@ impl Worker {
         registry: &mut Registry,
     ) -> Result<Self, WorkerError> {
         let statistics = Arc::new(statistics);
+        let assigned: Arc<Assigned> = Arc::default();
+        let local = || -> Arc<dyn SourceMarks> { Arc::new(LocalMarks { assigned: Arc::clone(&assigned) }) };
         let common = Arc::new(Common {
             log: Arc::clone(&log),
             statistics: Arc::clone(&statistics),
-            assigned: Arc::default(),
+            marks: options.marks.clone().unwrap_or_else(local),
+            publisher: options.publisher.clone().unwrap_or_else(|| Arc::new(Nowhere)),
+            assigned,
             homes: Homes::default(),
             env: StateEnv::new(options.state),
             state_dir: options.data_dir.join("state"),

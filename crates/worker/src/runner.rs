@@ -15,6 +15,7 @@ use crate::homes::OpenStore;
 use crate::metrics::PartitionLabels;
 use crate::rebuild::{Rebuild, same, say_given_up, say_progress};
 use crate::restoring::Restoring;
+use crate::sending::Sender;
 use crate::shared::Shared;
 
 mod opening;
@@ -40,6 +41,7 @@ pub(crate) struct Runner {
     /// A snapshot on its way, for as long as there is no store.
     restoring: Option<Restoring>,
     waiting: Waiting,
+    sender: Sender,
     labels: PartitionLabels,
 }
 
@@ -70,8 +72,14 @@ impl Runner {
             parked_since: None,
             restoring: None,
             waiting: Waiting::default(),
+            sender: Sender::default(),
             labels,
         }
+    }
+
+    /// Whether an acknowledgement is waited for that ends no wait for the log.
+    pub(crate) fn is_sending(&self) -> bool {
+        self.sender.is_waiting()
     }
 
     fn partition(&self) -> Partition {
@@ -104,6 +112,7 @@ impl Runner {
                 self.stop(&error);
             }
             self.common.metrics.forget(&self.labels);
+            self.sender = Sender::default();
             self.parked_since = Some(Instant::now());
         }
         let engine = self.engine.as_ref()?;
@@ -117,7 +126,11 @@ impl Runner {
         self.common.metrics.start(self.partition());
         match &self.engine {
             Some(engine) => {
-                self.shared.open(engine.store(), engine.committed());
+                // One that was parked in time was opened when it was given back; one that came back earlier was not.
+                if !self.shared.is_open() {
+                    let log = self.common.log.as_ref();
+                    self.shared.open_behind(engine.store(), engine.committed(), log, log.ask_ends());
+                }
                 self.waiting = waiting;
                 self.tell();
             }
@@ -159,7 +172,8 @@ impl Runner {
         };
         let before = engine.next_offset();
         let Read { mut commit, again } = read(engine, self.common.log.as_ref(), None)?;
-        let moved = engine.next_offset() != before || engine.uncommitted() > 0;
+        self.sender.step(engine, &self.common)?;
+        let moved = engine.next_offset() != before || engine.is_dirty();
         if moved && self.dirty_since.is_none() {
             self.dirty_since = Some(Instant::now());
         }
@@ -176,6 +190,7 @@ impl Runner {
         if commit {
             self.commit()?;
         }
+        self.let_reads_in()?;
         self.update_lag();
         if self.shared.rebuild_wanted.swap(false, Ordering::Acquire) {
             self.start_rebuild();
@@ -192,6 +207,7 @@ impl Runner {
         let before = engine.committed().clone();
         let start = Instant::now();
         engine.commit(self.common.overlay_share())?;
+        self.sender.committed();
         self.dirty_since = None;
         self.common.metrics.commit_seconds.observe(start.elapsed().as_secs_f64());
         let engine_bytes = engine.bytes();
@@ -202,7 +218,22 @@ impl Runner {
             .overlay_bytes
             .get_or_create(&self.labels)
             .set(i64::try_from(engine_bytes).unwrap_or(i64::MAX));
+        let outgoing = engine.outgoing();
+        // First, so that nobody sees all records applied and nothing on its way when there is.
+        self.shared.with_status(|status| status.outgoing = outgoing);
         self.shared.publish(&after);
+        Ok(())
+    }
+
+    /// Lets reads in when the log's end is reached, and does not leave them waiting for the commit.
+    fn let_reads_in(&mut self) -> Result<(), Stop> {
+        let Some(engine) = &self.engine else { return Ok(()) };
+        let (next, log) = (engine.next_offset().0, self.common.log.as_ref());
+        let wanted = self.shared.look_whether_caught_up(log, engine.committed().next_offset);
+        if wanted.is_some_and(|end| end <= next) {
+            self.commit()?;
+            self.shared.look_whether_caught_up(self.common.log.as_ref(), next);
+        }
         Ok(())
     }
 
@@ -215,7 +246,14 @@ impl Runner {
 
     fn start_rebuild(&mut self) {
         let made = self.dir.next().map_err(Stop::from).and_then(|dir| {
-            let (engine, _) = self.open_engine(&dir)?;
+            let (mut engine, _) = self.open_engine(&dir)?;
+            if let Some(live) = &mut self.engine {
+                engine.set_outgoing_floor(live.first_unsent()?);
+                // What the live store knows of the sending holds for the one that takes its place.
+                if live.is_settled()? {
+                    engine.settle()?;
+                }
+            }
             Ok(Rebuild { engine, dir })
         });
         match made {
@@ -264,14 +302,17 @@ impl Runner {
     /// At equal offset: the rebuilt store becomes the live one.
     fn swap(&mut self) -> Result<(), Stop> {
         self.commit()?;
-        let (Some(rebuild), Some(live)) = (self.rebuild.take(), self.engine.take()) else { return Ok(()) };
+        let (Some(mut rebuild), Some(live)) = (self.rebuild.take(), self.engine.take()) else { return Ok(()) };
+        rebuild.engine.forget_outgoing_below(live.first_unsent()?)?;
         let (same, new) = (same(&live, &rebuild.engine), rebuild.engine.committed());
         self.dir.set_current(&rebuild.dir)?;
         tracing::info!(
             partition = %self.shared.partition, offset = new.next_offset, same, state_hash = %new.state_hash_value(),
             "the rebuilt state is in use"
         );
-        self.shared.open(rebuild.engine.store(), new);
+        let outgoing = rebuild.engine.outgoing();
+        self.shared.with_status(|status| status.outgoing = outgoing);
+        self.shared.replace(rebuild.engine.store(), new);
         self.shared.with_status(|status| {
             if let Some(progress) = &mut status.rebuild {
                 progress.done = true;
@@ -279,6 +320,7 @@ impl Runner {
             }
         });
         self.engine = Some(rebuild.engine);
+        self.sender = Sender::default();
         // Readers may hold the old store a moment longer; its files go when the last one is done, since the directory
         // entry is all that is removed here.
         drop(live);

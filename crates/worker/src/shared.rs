@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use barrage_event::rules::RuleSet;
 use barrage_event::{Offset, Partition};
+use barrage_log::EventLog;
 use barrage_projection::{ReaderExt as _, StoreError};
 use barrage_state::runtime::Rules;
 use barrage_state::{Meta, Store};
@@ -56,11 +57,21 @@ pub(crate) struct Reached {
     pub(crate) ended: bool,
 }
 
+/// A store that is open and not read yet, because the owner before may have been further.
+struct Behind {
+    store: Arc<Store>,
+    /// Question for the log's ends whose answer counts.
+    question: u64,
+    /// Where the log ended when it was answered.
+    end: Option<u64>,
+}
+
 /// One assignment of a partition to this process. A partition that goes and comes back gets another one.
 pub(crate) struct Shared {
     pub(crate) partition: Partition,
     pub(crate) generation: u64,
     store: RwLock<Option<Arc<Store>>>,
+    behind: Mutex<Option<Behind>>,
     status: Mutex<PartitionStatus>,
     pub(crate) reached: watch::Sender<Reached>,
     revoked: AtomicBool,
@@ -76,6 +87,7 @@ impl Shared {
             partition,
             generation,
             store: RwLock::new(None),
+            behind: Mutex::default(),
             status: Mutex::new(PartitionStatus {
                 partition,
                 generation,
@@ -90,7 +102,9 @@ impl Shared {
                 duplicates: 0,
                 dead_letters: 0,
                 needs_rebuild: false,
+                outgoing: 0,
                 rebuild: None,
+                snapshot: None,
             }),
             reached: watch::Sender::default(),
             revoked: AtomicBool::new(false),
@@ -112,9 +126,57 @@ impl Shared {
     /// Lets reads in, unless the partition was taken away meanwhile.
     pub(crate) fn open(&self, store: &Arc<Store>, committed: &Meta) {
         self.publish(committed);
+        self.let_reads_in(Arc::clone(store));
+    }
+
+    /// Lets reads in as soon as everything is applied that was in the log when it was asked `question`: until then an
+    /// answer would be older than those of the owner before.
+    pub(crate) fn open_behind(&self, store: &Arc<Store>, committed: &Meta, log: &dyn EventLog, question: u64) {
+        self.publish(committed);
+        *self.behind() = Some(Behind { store: Arc::clone(store), question, end: None });
+        self.look_whether_caught_up(log, committed.next_offset);
+    }
+
+    fn behind(&self) -> MutexGuard<'_, Option<Behind>> {
+        self.behind.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether there is a store, read or not.
+    pub(crate) fn is_open(&self) -> bool {
+        self.behind().is_some() || self.with_status(|status| status.phase == Phase::Live)
+    }
+
+    /// Lets reads in when it is time, after a commit up to `committed`. Gives up to where that is still to go.
+    pub(crate) fn look_whether_caught_up(&self, log: &dyn EventLog, committed: u64) -> Option<u64> {
+        let mut behind = self.behind();
+        let waiting = behind.as_mut()?;
+        if waiting.end.is_none() && log.ends_answered() >= waiting.question {
+            waiting.end = Some(log.end(self.partition).0);
+        }
+        let end = waiting.end?;
+        if committed < end {
+            return Some(end);
+        }
+        let Behind { store, .. } = behind.take()?;
+        drop(behind);
+        self.let_reads_in(store);
+        None
+    }
+
+    /// Another store is in the place of the open one.
+    pub(crate) fn replace(&self, store: &Arc<Store>, committed: &Meta) {
+        if let Some(behind) = self.behind().as_mut() {
+            behind.store = Arc::clone(store);
+        } else {
+            self.let_reads_in(Arc::clone(store));
+        }
+        self.publish(committed);
+    }
+
+    fn let_reads_in(&self, store: Arc<Store>) {
         let mut slot = self.store.write().unwrap_or_else(PoisonError::into_inner);
         if !self.is_revoked() {
-            *slot = Some(Arc::clone(store));
+            *slot = Some(store);
             drop(slot);
             self.with_status(|status| status.phase = Phase::Live);
         }
@@ -127,6 +189,7 @@ impl Shared {
             self.revoked.store(true, Ordering::Release);
             *slot = None;
         }
+        *self.behind() = None;
         self.reached.send_modify(|reached| reached.ended = true);
     }
 
@@ -134,6 +197,7 @@ impl Shared {
     pub(crate) fn stop(&self, error: String) {
         self.with_status(|status| status.phase = Phase::Stopped { error });
         *self.store.write().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.behind() = None;
         self.reached.send_modify(|reached| reached.ended = true);
     }
 

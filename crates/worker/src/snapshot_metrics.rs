@@ -41,7 +41,7 @@ impl SnapshotMetrics {
             restored: Counter::default(),
             failures: Family::default(),
         };
-        for action in ["look", "take", "expire", "restore"] {
+        for action in ["look", "take", "expire", "restore", "trim"] {
             let _ = m.failures.get_or_create(&ActionLabels { action });
         }
         let this = m.clone();

@@ -5,18 +5,24 @@
 //! the next round tries again.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use barrage_event::Partition;
+use barrage_event::{Offset, Partition};
+#[cfg(doc)]
+use barrage_log::EventLog;
+use barrage_log::TrimError;
 use barrage_snapshot::{Saved, SnapshotError, SnapshotStore};
 use barrage_state::PartitionDir;
+use barrage_state::runtime::FORMAT;
 
 use crate::common::Common;
-use crate::shared::Shared;
-use crate::status::Unavailable;
+use crate::engine::versions;
+use crate::shared::{Assigned, Shared};
+use crate::status::{TakenSnapshot, Unavailable};
 
 /// Where snapshots are kept and how often they are taken.
 #[derive(Debug, Clone)]
@@ -33,13 +39,23 @@ pub struct SnapshotOptions {
     pub restore_lag: u64,
     /// Whether one more is taken when the worker stops. Default false.
     pub at_stop: bool,
+    /// Time between two trims of the log behind the snapshots, 1 s to days. Default `None`: it is kept for ever. Only
+    /// for a log that can be trimmed and whose partitions are all this process's.
+    pub trim_every: Option<Duration>,
 }
 
 impl SnapshotOptions {
     /// The defaults with this place.
     #[must_use]
     pub fn new(store: Arc<SnapshotStore>) -> Self {
-        Self { store, every: Duration::from_secs(600), keep: 3, restore_lag: 1_000_000, at_stop: false }
+        Self {
+            store,
+            every: Duration::from_secs(600),
+            keep: 3,
+            restore_lag: 1_000_000,
+            at_stop: false,
+            trim_every: None,
+        }
     }
 }
 
@@ -57,19 +73,94 @@ pub enum TakeError {
     Stopped,
 }
 
+/// Why the log was not trimmed.
+#[derive(Debug, thiserror::Error)]
+pub enum TrimNowError {
+    /// No snapshot proves that nothing is lost.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// The log refused.
+    #[error(transparent)]
+    Log(#[from] TrimError),
+    /// A rebuild reads the log from its start.
+    #[error("a rebuild of {0} is under way and reads the log from its start; trim when it is done")]
+    Rebuilding(Partition),
+    /// The worker has stopped.
+    #[error("the server is stopping")]
+    Stopped,
+}
+
+/// First offset of every partition.
+type Starts = Vec<(Partition, Offset)>;
+
 enum Ask {
-    Take { partition: Partition, reply: mpsc::Sender<Result<Saved, TakeError>> },
-    Stop { take: bool },
+    Take {
+        partition: Partition,
+        reply: mpsc::Sender<Result<Saved, TakeError>>,
+    },
+    /// As `Take`, but the outcome is in the partition's status.
+    Begin {
+        partition: Partition,
+    },
+    Trim {
+        reply: mpsc::Sender<Result<Starts, TrimNowError>>,
+    },
+    Stop {
+        take: bool,
+    },
 }
 
 /// Takes snapshots on demand; cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Snapshots {
     asks: mpsc::Sender<Ask>,
     options: SnapshotOptions,
+    assigned: Arc<Assigned>,
+}
+
+impl fmt::Debug for Snapshots {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Snapshots").field("options", &self.options).finish_non_exhaustive()
+    }
 }
 
 impl Snapshots {
+    /// Has a snapshot of a partition taken as soon as those before it are; how it goes is in
+    /// [`crate::PartitionStatus::snapshot`]. While one is waited for, asking again changes nothing.
+    ///
+    /// # Errors
+    /// [`TakeError::Unavailable`] when the partition cannot be read, [`TakeError::Stopped`].
+    pub fn begin(&self, partition: Partition) -> Result<(), TakeError> {
+        let shared = self.assigned.get(partition).ok_or(Unavailable::NotMine(partition))?;
+        shared.store()?;
+        let begun = shared.with_status(|status| {
+            let status = status.snapshot.get_or_insert_default();
+            if !status.taking {
+                status.error = None;
+            }
+            std::mem::replace(&mut status.taking, true)
+        });
+        if begun {
+            return Ok(());
+        }
+        self.asks.send(Ask::Begin { partition }).map_err(|_| {
+            shared.with_status(|status| status.snapshot = None);
+            TakeError::Stopped
+        })
+    }
+
+    /// Gives up what the log holds behind the snapshots, as [`EventLog::trim`] does: of each partition the oldest
+    /// snapshot is read back, its hashes computed from its rows, and marked, so that it is kept until another one is.
+    /// Returns the new starts. Blocks for as long as that takes.
+    ///
+    /// # Errors
+    /// [`TrimNowError`]; nothing was given up then, or all of it durably.
+    pub fn trim(&self) -> Result<Vec<(Partition, Offset)>, TrimNowError> {
+        let (reply, answer) = mpsc::channel();
+        self.asks.send(Ask::Trim { reply }).map_err(|_| TrimNowError::Stopped)?;
+        answer.recv().unwrap_or(Err(TrimNowError::Stopped))
+    }
+
     /// Takes a snapshot of a partition now and returns when it is complete. Blocks.
     ///
     /// # Errors
@@ -97,6 +188,7 @@ pub(crate) struct Snapshotter {
     asks: mpsc::Receiver<Ask>,
     /// When each assignment's next snapshot is due, and how far the last one was.
     due: BTreeMap<(Partition, u64), Due>,
+    trim_due: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -111,12 +203,14 @@ impl Snapshotter {
         options: SnapshotOptions,
     ) -> std::io::Result<(Snapshots, JoinHandle<Result<(), String>>)> {
         let (asks, asked) = mpsc::channel();
-        let this = Self { common, options: options.clone(), asks: asked, due: BTreeMap::new() };
+        let trim_due = options.trim_every.map(|every| Instant::now() + every);
+        let assigned = Arc::clone(&common.assigned);
+        let this = Self { common, options: options.clone(), asks: asked, due: BTreeMap::new(), trim_due };
         let thread = std::thread::Builder::new().name("snapshots".to_owned()).spawn(move || {
             this.run();
             Ok(())
         })?;
-        Ok((Snapshots { asks, options }, thread))
+        Ok((Snapshots { asks, options, assigned }, thread))
     }
 
     fn run(mut self) {
@@ -127,6 +221,9 @@ impl Snapshotter {
                     // Who asked may have gone.
                     let _ = reply.send(taken);
                 }
+                // What became of it is in the status.
+                Ok(Ask::Begin { partition }) => drop(self.take_now(partition)),
+                Ok(Ask::Trim { reply }) => drop(reply.send(self.trim())),
                 Ok(Ask::Stop { take }) => {
                     if take && self.options.at_stop {
                         for shared in self.common.assigned.all() {
@@ -169,6 +266,53 @@ impl Snapshotter {
         if let Some((_, shared)) = next {
             self.take_and_tell(shared);
         }
+        // Not only when none is due: where they take long, one always is.
+        self.trim_when_due();
+    }
+
+    fn trim_when_due(&mut self) {
+        let (Some(every), Some(due)) = (self.options.trim_every, self.trim_due) else { return };
+        if due > Instant::now() {
+            return;
+        }
+        self.trim_due = Some(Instant::now() + every);
+        match self.trim() {
+            Ok(_) => {}
+            // At first some partition has none yet.
+            Err(TrimNowError::Snapshot(SnapshotError::None(partition))) => {
+                tracing::info!(%partition, "the log is not trimmed: a partition has no snapshot yet");
+            }
+            Err(error) => {
+                self.common.metrics.snapshots.failed("trim");
+                tracing::warn!(%error, "the log was not trimmed; it is tried again");
+            }
+        }
+    }
+
+    fn trim(&self) -> Result<Starts, TrimNowError> {
+        let common = &self.common;
+        let rebuilding = |shared: &Arc<Shared>| {
+            shared.with_status(|s| s.rebuild.as_ref().is_some_and(|r| !r.done && r.error.is_none()))
+        };
+        if let Some(shared) = common.assigned.all().iter().find(|shared| rebuilding(shared)) {
+            return Err(TrimNowError::Rebuilding(shared.partition));
+        }
+        let versions = versions(&common.statistics);
+        let scratch = common.state_dir.join("verify");
+        let base = self.options.store.base(&common.env, common.log.as_ref(), (FORMAT, &versions), &scratch)?;
+        let before: Starts = base.next.iter().map(|(p, _)| (*p, common.log.start(*p))).collect();
+        let starts = common.log.trim(&base)?;
+        if starts != before {
+            let given_up: u64 = starts
+                .iter()
+                .map(|(partition, start)| {
+                    let old = before.iter().find(|(p, _)| p == partition).map_or(0, |(_, old)| old.0);
+                    start.0.saturating_sub(old)
+                })
+                .sum();
+            tracing::info!(given_up, "the log was trimmed behind verified snapshots");
+        }
+        Ok(starts)
     }
 
     /// As old as the newest snapshot is, whoever took it.
@@ -208,7 +352,27 @@ impl Snapshotter {
         self.due.insert(key, Due { at: Instant::now() + self.options.every, next_offset });
     }
 
+    /// Takes one, and puts what became of it into the partition's status.
     fn take(&self, shared: &Shared) -> Result<Saved, TakeError> {
+        let taken = self.take_one(shared);
+        shared.with_status(|status| {
+            let status = status.snapshot.get_or_insert_default();
+            status.taking = false;
+            status.error = taken.as_ref().err().map(ToString::to_string);
+            if let Ok(saved) = &taken {
+                status.last = Some(TakenSnapshot {
+                    name: saved.name.clone(),
+                    next_offset: Offset(saved.manifest.next_offset),
+                    created_at_ms: saved.manifest.created_at_ms,
+                    bytes: saved.manifest.bytes(),
+                    state_hash: saved.manifest.state_hash.clone(),
+                });
+            }
+        });
+        taken
+    }
+
+    fn take_one(&self, shared: &Shared) -> Result<Saved, TakeError> {
         let (partition, store) = (shared.partition, &self.options.store);
         let begun = Instant::now();
         let dir = PartitionDir::new(&self.common.state_dir, partition).beside("snapshot");

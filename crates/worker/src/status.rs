@@ -32,6 +32,32 @@ pub struct RebuildStatus {
     pub error: Option<String>,
 }
 
+/// A snapshot that is in the object store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TakenSnapshot {
+    /// Its manifest's name.
+    pub name: String,
+    /// First offset that it does not hold.
+    pub next_offset: Offset,
+    /// When it was made, ms since the epoch.
+    pub created_at_ms: i64,
+    /// Bytes of its files.
+    pub bytes: u64,
+    /// Hash of the statistics' tables.
+    pub state_hash: String,
+}
+
+/// The snapshots that this process takes of a partition.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SnapshotStatus {
+    /// Whether one was asked for and is not complete yet.
+    pub taking: bool,
+    /// The last one.
+    pub last: Option<TakenSnapshot>,
+    /// Why the last one that was tried is not there.
+    pub error: Option<String>,
+}
+
 /// How far a partition is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartitionStatus {
@@ -62,8 +88,12 @@ pub struct PartitionStatus {
     pub dead_letters: u64,
     /// Records of a newer version were met: after the update, a rebuild reads them.
     pub needs_rebuild: bool,
+    /// Derived events and notifications of committed records that are not acknowledged yet.
+    pub outgoing: u64,
     /// The rebuild under way or the last one since start.
     pub rebuild: Option<RebuildStatus>,
+    /// Snapshots of it that this process took or tried; `None` before the first.
+    pub snapshot: Option<SnapshotStatus>,
 }
 
 /// Why a partition cannot be read now.

@@ -72,6 +72,7 @@ impl PartitionThread {
             if !busy {
                 match self.commit_due() {
                     Some(due) => std::thread::sleep(due.saturating_duration_since(Instant::now()).min(PACE)),
+                    None if self.runners.values().any(Runner::is_sending) => drop(log.wait(seen, PACE)),
                     None => drop(log.wait(seen, WAIT_MAX)),
                 }
             }

@@ -1,198 +1,168 @@
-//! `barrage log`: shows records readably. Reads the files only, so a running server is not disturbed.
+//! `barrage log`: shows records readably. Reads the files only, or Kafka beside its consumers, so a running server is not
+//! disturbed. `barrage log trim` asks a running server.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use barrage_event::{EnvelopeView, Event, Message, Offset, Partition, Topic};
-use barrage_log::Record;
+use barrage_event::{Offset, Partition, Topic};
 use barrage_log::embedded::{Ending, LogReader};
-use serde_json::{Value as Json, json};
+use barrage_log::{KafkaReader, Record};
+use bytes::Bytes;
 
-use crate::cli::LogArgs;
+use super::log_records::{as_json, as_text};
+use crate::cli::{ConfigArgs, LogArgs, LogCommand, ServerArgs};
+use crate::client::{Client, runtime};
+use crate::config;
 use crate::exit::{Exit, Failure};
-use crate::text::{clipped, harmless, time};
 
 /// Records of each partition when neither `--limit` nor `--follow` is there.
 const LIMIT_DEFAULT: u64 = 20;
 /// Time between two looks for new records.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How long a trim may take: a snapshot of every partition is read back first.
+const TRIM_WITHIN: Duration = Duration::from_secs(6 * 3_600);
 
-/// Shows records.
-pub(crate) fn log(args: &LogArgs) -> Result<Exit, Failure> {
-    let dir = args.data_dir.join("log");
-    let reader = LogReader::open(&dir)?;
-    let partitions: Vec<Partition> = match args.partition {
-        Some(partition) => vec![partition],
-        None => Topic::ALL
-            .into_iter()
-            .flat_map(|topic| (0..reader.partitions(topic)).map(move |index| Partition { topic, index }))
-            .collect(),
+/// Shows records, or trims.
+pub(crate) fn log(args: &LogArgs, environment: impl Iterator<Item = (String, String)>) -> Result<Exit, Failure> {
+    if let Some(LogCommand::Trim { server }) = &args.command {
+        return trim(server);
+    }
+    let source = match &args.data_dir {
+        Some(dir) => Source::open_files(dir)?,
+        None => {
+            let place =
+                ConfigArgs { config: args.config.clone(), brokers: args.brokers.clone(), ..ConfigArgs::default() };
+            let config = config::load(&place, environment).map_err(Failure::configuration)?.config;
+            match &config.kafka {
+                Some(options) => Source::Kafka(KafkaReader::open(options)?),
+                None => Source::open_files(&config.data_dir)?,
+            }
+        }
     };
-    let mut left: BTreeMap<Partition, u64> = partitions
-        .iter()
-        .map(|p| (*p, args.limit.unwrap_or(if args.follow { u64::MAX } else { LIMIT_DEFAULT })))
-        .collect();
-    let mut next: BTreeMap<Partition, Offset> =
-        partitions.iter().map(|p| (*p, Offset(args.from.unwrap_or(0)))).collect();
-    if args.follow && args.from.is_none() {
-        for partition in &partitions {
-            next.insert(*partition, end(&reader, *partition)?);
-        }
-    }
-    let mut ending = Ending::End;
-    loop {
-        for partition in &partitions {
-            ending = show(args, &reader, *partition, &mut next, &mut left)?;
-        }
-        if !args.follow || left.values().all(|left| *left == 0) {
-            break;
-        }
-        std::thread::sleep(LOOK_EVERY);
-    }
-    if let Ending::Invalid { path, position, reason } = ending {
-        tracing::debug!(path = %path.display(), position, reason, "the end is no valid record: being written, or cut off");
+    Look::new(args, source)?.show()?;
+    Ok(Exit::Done)
+}
+
+fn trim(server: &ServerArgs) -> Result<Exit, Failure> {
+    let client = Client::of(server)?;
+    let trimmed = runtime()?.block_on(client.post_patiently("/v1/log/trim", "", Bytes::new(), TRIM_WITHIN))?;
+    super::line("the log begins at:")?;
+    for start in trimmed["starts"].as_array().into_iter().flatten().filter_map(|start| start.as_str()) {
+        super::line(&format!("  {start}"))?;
     }
     Ok(Exit::Done)
 }
 
-fn end(reader: &LogReader, partition: Partition) -> anyhow::Result<Offset> {
-    let mut end = Offset(0);
-    reader.read(partition, Offset(0), &mut |record| {
-        end = record.offset.next();
-        ControlFlow::Continue(())
-    })?;
-    Ok(end)
+/// Where records are read.
+enum Source {
+    Files(LogReader),
+    Kafka(KafkaReader),
 }
 
-fn show(
-    args: &LogArgs,
-    reader: &LogReader,
-    partition: Partition,
-    next: &mut BTreeMap<Partition, Offset>,
-    left: &mut BTreeMap<Partition, u64>,
-) -> anyhow::Result<Ending> {
-    let (Some(from), Some(left)) = (next.get(&partition).copied(), left.get_mut(&partition)) else {
-        return Ok(Ending::End);
-    };
-    if *left == 0 {
-        return Ok(Ending::Stopped);
+impl Source {
+    fn open_files(data_dir: &Path) -> anyhow::Result<Self> {
+        Ok(Self::Files(LogReader::open(&data_dir.join("log"))?))
     }
-    let mut printed = Ok(());
-    let mut reached = from;
-    let ending = reader
-        .read(partition, from, &mut |record| {
-            reached = record.offset.next();
-            *left -= 1;
-            let line =
-                if args.json { as_json(partition, record, args.body) } else { as_text(partition, record, args.body) };
-            printed = super::line(&line);
-            if printed.is_err() || *left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })
-        .with_context(|| format!("partition {partition} from offset {from}"))?;
-    next.insert(partition, reached);
-    printed?;
-    Ok(ending)
-}
 
-fn as_text(partition: Partition, record: Record<'_>, body: bool) -> String {
-    let mut line = format!("{partition}@{}  {}", record.offset, time(record.timestamp_ms));
-    let envelope = match EnvelopeView::decode(record.bytes) {
-        Ok(envelope) => envelope,
-        Err(error) => {
-            line.push_str(&format!("  cannot be read: {error}"));
-            return line;
+    fn partitions(&self, topic: Topic) -> u16 {
+        match self {
+            Self::Files(reader) => reader.partitions(topic),
+            Self::Kafka(reader) => reader.partitions(topic),
         }
-    };
-    write!(
-        line,
-        "  {}  {}:{}  {}",
-        time(envelope.occurred_at_ms),
-        envelope.app,
-        clipped(envelope.route_key, 48),
-        clipped(envelope.command, 64),
-    )
-    .expect("writing to a String does not fail");
-    if let Some(summary) = summary(&envelope.event) {
-        line.push_str("  ");
-        line.push_str(&summary);
     }
-    if let Some(verdict) = &envelope.verdict {
-        line.push_str(
-            &format!("  {:?} {} {}", verdict.outcome, verdict.code, clipped(verdict.rule, 60))
-                .trim_end()
-                .to_lowercase(),
-        );
-    }
-    if envelope.newer {
-        line.push_str("  (of a newer version)");
-    }
-    if body && !envelope.body.is_empty() {
-        line.push_str("\n    ");
-        line.push_str(&harmless(&String::from_utf8_lossy(envelope.body)));
-    }
-    line
-}
 
-fn summary(event: &Event<'_>) -> Option<String> {
-    match event {
-        Event::None => None,
-        Event::BeforeSend(message) | Event::AfterSend(message) | Event::SendException(message) => {
-            Some(message_summary(message))
-        }
-        Event::RulesApplied(rules) => Some(format!("version {} by {}", rules.version, clipped(rules.applied_by, 60))),
-        other => Some(clipped(&format!("{other:?}"), 160)),
-    }
-}
-
-fn message_summary(message: &Message<'_>) -> String {
-    let from = clipped(message.from_account, 48);
-    let mut text = format!("{} from {from}", message.kind.as_str());
-    if !message.msg_id.is_empty() {
-        text.push_str(&format!(" id {}", clipped(message.msg_id, 64)));
-    }
-    if message.error_code != 0 {
-        text.push_str(&format!(" error {} {}", message.error_code, clipped(message.error_info, 60)));
-    }
-    text
-}
-
-fn as_json(partition: Partition, record: Record<'_>, body: bool) -> String {
-    let mut fields = json!({ "position": format!("{partition}@{}", record.offset), "log_time": record.timestamp_ms });
-    match EnvelopeView::decode(record.bytes) {
-        Err(error) => fields["error"] = error.to_string().into(),
-        Ok(envelope) => {
-            let verdict = envelope.verdict.as_ref().map(
-                |v| json!({ "outcome": format!("{:?}", v.outcome).to_lowercase(), "code": v.code, "rule": v.rule }),
-            );
-            let all = [
-                ("id", Json::from(format!("{:032x}", envelope.id))),
-                ("app", envelope.app.into()),
-                ("key", envelope.route_key.into()),
-                ("command", envelope.command.into()),
-                ("occurred_at", envelope.occurred_at_ms.into()),
-                ("received_at", envelope.received_at_ms.into()),
-                ("original_event_time", envelope.original_event_time_ms.into()),
-                ("incarnation", format!("{:016x}", envelope.incarnation).into()),
-                ("sequence", envelope.sequence.into()),
-                ("platform", envelope.platform.into()),
-                ("verdict", verdict.into()),
-                ("rules_version", envelope.rules_version.into()),
-                ("parser_version", envelope.parser_version.into()),
-                ("newer", envelope.newer.into()),
-                ("event", summary(&envelope.event).into()),
-            ];
-            for (name, value) in all {
-                fields[name] = value;
-            }
-            if body && !envelope.body.is_empty() {
-                // The body as JSON where it is JSON, which nearly every one is.
-                fields["body"] = serde_json::from_slice(envelope.body)
-                    .unwrap_or_else(|_| String::from_utf8_lossy(envelope.body).into_owned().into());
+    /// One past the last record.
+    fn end(&self, partition: Partition) -> anyhow::Result<Offset> {
+        match self {
+            Self::Kafka(reader) => Ok(reader.bounds(partition)?.1),
+            Self::Files(reader) => {
+                let mut end = Offset(0);
+                reader.read(partition, Offset(0), &mut |record| {
+                    end = record.offset.next();
+                    ControlFlow::Continue(())
+                })?;
+                Ok(end)
             }
         }
     }
-    fields.to_string()
+
+    /// Visits what is there from an offset on.
+    fn read(
+        &self,
+        partition: Partition,
+        from: Offset,
+        visit: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>,
+    ) -> anyhow::Result<()> {
+        match self {
+            Self::Kafka(reader) => reader.read(partition, from, visit)?,
+            Self::Files(reader) => {
+                if let Ending::Invalid { path, position, reason } = reader.read(partition, from, visit)? {
+                    let path = path.display();
+                    tracing::debug!(%path, position, reason, "the end is no valid record: being written, or cut off");
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where a partition is.
+struct Place {
+    next: Offset,
+    left: u64,
+}
+
+struct Look<'a> {
+    args: &'a LogArgs,
+    source: Source,
+    places: BTreeMap<Partition, Place>,
+}
+
+impl<'a> Look<'a> {
+    fn new(args: &'a LogArgs, source: Source) -> anyhow::Result<Self> {
+        let partitions: Vec<Partition> = match args.partition {
+            Some(partition) => vec![partition],
+            None => Topic::ALL
+                .into_iter()
+                .flat_map(|topic| (0..source.partitions(topic)).map(move |index| Partition { topic, index }))
+                .collect(),
+        };
+        let left = args.limit.unwrap_or(if args.follow { u64::MAX } else { LIMIT_DEFAULT });
+        let mut places = BTreeMap::new();
+        for partition in partitions {
+            let next = match args.from {
+                None if args.follow => source.end(partition)?,
+                from => Offset(from.unwrap_or(0)),
+            };
+            places.insert(partition, Place { next, left });
+        }
+        Ok(Self { args, source, places })
+    }
+
+    fn show(&mut self) -> anyhow::Result<()> {
+        let args = self.args;
+        loop {
+            for (&partition, place) in self.places.iter_mut().filter(|(_, place)| place.left > 0) {
+                let from = place.next;
+                let mut printed = Ok(());
+                let mut visit = |record: Record<'_>| {
+                    place.next = record.offset.next();
+                    place.left -= 1;
+                    let form = if args.json { as_json } else { as_text };
+                    printed = super::line(&form(partition, record, args.body));
+                    if printed.is_err() || place.left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                };
+                let read = self.source.read(partition, from, &mut visit);
+                printed?;
+                read.with_context(|| format!("partition {partition} from offset {from}"))?;
+            }
+            if !args.follow || self.places.values().all(|place| place.left == 0) {
+                return Ok(());
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
 }

@@ -4,9 +4,11 @@ pub(crate) mod completions;
 pub(crate) mod config_check;
 pub(crate) mod dead_letters;
 pub(crate) mod log;
+mod log_records;
 pub(crate) mod play;
 pub(crate) mod rebuild;
 pub(crate) mod rules;
+pub(crate) mod snapshot;
 
 use std::io::Write as _;
 

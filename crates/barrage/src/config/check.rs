@@ -21,6 +21,14 @@ pub(super) fn problems(config: &Config, sources: &Sources) -> Vec<Problem> {
         });
     }
     found.extend(config.snapshot.problems().into_iter().map(|(key, reason)| (format!("snapshot.{key}"), reason)));
+    if config.snapshot.trim_log_every_s > 0 {
+        let why = match (&config.snapshot.url, &config.kafka) {
+            (None, _) => Some("the log is trimmed behind snapshots only: set snapshot.url"),
+            (_, Some(_)) => Some("what Kafka keeps is the topics' own setting: leave it out"),
+            (Some(_), None) => None,
+        };
+        found.extend(why.map(|why| ("snapshot.trim_log_every_s".to_owned(), why.to_owned())));
+    }
     found.extend(config.spool.problems().into_iter().map(|(key, reason)| (format!("spool.{key}"), reason)));
     if config
         .listen

@@ -185,11 +185,14 @@ pub struct SnapshotSection {
     pub restore_lag_records: u64,
     /// Whether one more is taken when the process stops. Default false: stopping would wait for the upload.
     pub at_stop: bool,
+    /// Time between two trims of the embedded log behind verified snapshots, in s, 0 to 604,800; 0 never. Default 0:
+    /// the log is the truth, and what is given up is gone for good.
+    pub trim_log_every_s: u64,
 }
 
 impl Default for SnapshotSection {
     fn default() -> Self {
-        Self { url: None, every_s: 600, keep: 3, restore_lag_records: 1_000_000, at_stop: false }
+        Self { url: None, every_s: 600, keep: 3, restore_lag_records: 1_000_000, at_stop: false, trim_log_every_s: 0 }
     }
 }
 
@@ -201,6 +204,7 @@ impl SnapshotSection {
             ("every_s", self.every_s, 1, 604_800),
             ("keep", keep, 1, 1_000),
             ("restore_lag_records", self.restore_lag_records, 0, 1_000_000_000_000),
+            ("trim_log_every_s", self.trim_log_every_s, 0, 604_800),
         ]
         .into_iter()
         .filter(|(_, value, min, max)| !(min..=max).contains(&value))
@@ -217,6 +221,7 @@ impl SnapshotSection {
             keep: self.keep,
             restore_lag: self.restore_lag_records,
             at_stop: self.at_stop,
+            trim_every: (self.trim_log_every_s > 0).then(|| Duration::from_secs(self.trim_log_every_s)),
             ..SnapshotOptions::new(Arc::new(store))
         }))
     }

@@ -9,6 +9,7 @@ mod open;
 mod ownership;
 mod servers;
 mod shared_rules;
+mod spools;
 
 use std::net::SocketAddr;
 use std::path::Path;

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use barrage_event::Partition;
-use barrage_ingest::{Appender, Clock, Rules, RulesTopic, Spool, SpoolMetrics, SystemClock, new_incarnation};
+use barrage_ingest::{Appender, Clock, LogClock, Rules, RulesTopic, Spool, SpoolMetrics, SystemClock, new_incarnation};
 use barrage_log::{EmbeddedLog, EventLog, Group, KafkaLog, KafkaMetrics, KafkaOptions, KnownLog};
+use barrage_query::api::{Around, Trim};
 use barrage_query::{AllHere, Directory, Local, OwnerTable, Owners, OwnersParts, Shape, Sorts};
 use barrage_worker::{Phase, Stores, Worker, WorkerOptions};
 use prometheus_client::metrics::family::Family;
@@ -20,7 +21,9 @@ use super::Role;
 use super::listeners::Addresses;
 use super::ownership::{self, Ownership};
 use super::shared_rules::{self, Follower};
+use super::spools::{Spools, Teller};
 use crate::config::Config;
+use crate::notifications::{self, Notifications};
 
 /// Remembers the shape of the log in Kafka, so that callbacks are taken by a process that starts while it is down.
 const KNOWN_FILE: &str = "kafka-log.json";
@@ -67,6 +70,8 @@ struct Shared {
     group: Mutex<Option<Group>>,
     ownership: Option<Arc<Ownership>>,
     spool: Option<Arc<Spool>>,
+    spools: Arc<Spools>,
+    teller: Mutex<Option<Teller>>,
     follower: Option<Follower>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -91,7 +96,8 @@ impl Parts {
         let api_key = crate::api_key::of_server(std::env::var(crate::api_key::VARIABLE).ok(), data_dir)?;
         let as_log: Arc<dyn EventLog> = Arc::clone(&log) as Arc<dyn EventLog>;
         let statistics = crate::statistics::statistics();
-        let worker = Worker::start(&worker_options(&config)?, Arc::clone(&as_log), statistics, &mut registry)?;
+        let options = worker_options(&config, Box::new(notifications::File::open(data_dir)?))?;
+        let worker = Worker::start(&options, Arc::clone(&as_log), statistics, &mut registry)?;
         let stores = worker.stores();
         let metrics = barrage_ingest::Metrics::register(&mut registry);
         let query_metrics = barrage_query::Metrics::register(&mut registry);
@@ -102,7 +108,7 @@ impl Parts {
         let rules = Rules::start(data_dir, Arc::clone(&appender), config.rules.as_ref(), &held, metrics.clone(), clock)
             .context("the rules cannot be brought up to date")?;
         Ok(Self {
-            local: Some(Local::new(stores, config.query.scans_in_flight_max)),
+            local: Some(Local::with_snapshots(stores, worker.snapshots(), config.query.scans_in_flight_max)),
             directory: Arc::new(AllHere::new(LOCAL)),
             table: None,
             shape,
@@ -132,8 +138,12 @@ impl Parts {
         let as_log: Arc<dyn EventLog> = Arc::clone(&log) as Arc<dyn EventLog>;
         let shape = Shape::of(as_log.as_ref());
         let query_metrics = barrage_query::Metrics::register(&mut registry);
-        let ingest_metrics = barrage_ingest::Metrics::register(&mut registry);
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        // A projector has neither callbacks nor rules of its own, and would tell of version 0 for ever.
+        let ingest_metrics = match role {
+            Role::Project => barrage_ingest::Metrics::register(&mut Registry::default()),
+            Role::Run | Role::Ingest | Role::Query => barrage_ingest::Metrics::register(&mut registry),
+        };
+        let clock: Arc<dyn Clock> = Arc::new(LogClock::new(Arc::clone(&as_log)));
         let mut shared = Shared::default();
 
         let grpc = addresses.grpc.map(|addr| advertised(&config, addr));
@@ -142,7 +152,7 @@ impl Parts {
         let mut owners_topic = None;
         if role.projects() || role.queries() {
             let owns = role.projects().then(|| process.clone());
-            let (opened, topic) = ownership::open(options, owns)?;
+            let (opened, topic) = ownership::open(options, owns, &shared.spools)?;
             (table, owners_topic) = (Some(opened), Some(topic));
         }
 
@@ -151,6 +161,10 @@ impl Parts {
         if role.ingests() || role.queries() {
             let (tell, changed) = mpsc::channel();
             let topic = if reached { Some(shared_rules::open(options, tell.clone())?) } else { None };
+            // The first callback is stamped, and its signature judged, by a clock that was compared already.
+            if let Some(Err(error)) = topic.as_ref().filter(|_| role.ingests()).map(|topic| log.compare_clocks(topic)) {
+                tracing::warn!(%error, "this machine's clock could not be compared with the log's yet");
+            }
             let proposer = incarnation(&*clock)?;
             let topic = Arc::new(RulesTopic::new(&data_dir, proposer, topic)?);
             let appender = Arc::new(Appender::new(Arc::clone(&as_log), proposer));
@@ -171,6 +185,8 @@ impl Parts {
             let spool = Spool::open(&data_dir.join("spool"), config.spool.clone(), Arc::clone(&as_log), metrics)?;
             let spool = Arc::new(spool);
             let appender = Arc::new(Appender::spooled(Arc::clone(&spool), incarnation(&*clock)?));
+            let teller = Teller::start(&shared.spools, &spool, &data_dir, options, owners_topic.clone())?;
+            shared.teller = Mutex::new(Some(teller));
             shared.spool = Some(spool);
             intake = Some(Intake { appender, metrics: ingest_metrics });
         }
@@ -179,9 +195,10 @@ impl Parts {
         let mut local = None;
         if role.projects() {
             let statistics = crate::statistics::statistics();
-            let options = worker_options(&config)?;
+            let options = worker_options(&config, Box::new(notifications::Topic::open(options)?))?;
             let started = Worker::start_without_partitions(&options, Arc::clone(&as_log), statistics, &mut registry)?;
-            local = Some(Local::new(started.stores(), config.query.scans_in_flight_max));
+            let scans = config.query.scans_in_flight_max;
+            local = Some(Local::with_snapshots(started.stores(), started.snapshots(), scans));
             if let (Some(table), Some(topic), Some(address)) = (&table, owners_topic, grpc) {
                 let parts = (started.assignments(), started.stores());
                 let ownership = Ownership::new(parts, Arc::clone(table), topic, process.clone(), address);
@@ -237,6 +254,27 @@ impl Parts {
         self.shared.spool.as_ref()
     }
 
+    /// What only some processes have.
+    pub(super) fn around(&self) -> Around {
+        let snapshots = self.worker.as_ref().and_then(Worker::snapshots);
+        let trim: Trim = match (&self.log, snapshots) {
+            (Log::Kafka(_), _) => Arc::new(|| Err("the log is in Kafka, whose topics say what is kept".to_owned())),
+            (Log::Embedded(_), None) => Arc::new(|| Err("there is no place for snapshots (snapshot.url)".to_owned())),
+            (Log::Embedded(_), Some(snapshots)) => {
+                Arc::new(move || snapshots.trim().map_err(|error| error.to_string()))
+            }
+        };
+        let spools = match &self.log {
+            Log::Embedded(_) => None,
+            Log::Kafka(_) => {
+                let spools = Arc::clone(&self.shared.spools);
+                let shown: barrage_query::api::Spools = Arc::new(move || spools.shown());
+                Some(shown)
+            }
+        };
+        Around { trim: Some(trim), spools }
+    }
+
     /// All partitions, wherever they are.
     pub(super) fn owners(&self) -> Owners {
         let Some(_) = &self.table else {
@@ -265,6 +303,9 @@ impl Parts {
     pub(super) fn leave(&self) {
         if let Some(spool) = &self.shared.spool {
             spool.close();
+        }
+        if let Some(mut teller) = self.shared.teller.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            teller.stop();
         }
         let group = self.shared.group.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(group) = group {
@@ -373,7 +414,7 @@ fn remember(path: &Path, known: &KnownLog) -> anyhow::Result<()> {
         .with_context(|| format!("{} cannot be written", path.display()))
 }
 
-fn worker_options(config: &Config) -> anyhow::Result<WorkerOptions> {
+fn worker_options(config: &Config, board: Box<dyn notifications::Board>) -> anyhow::Result<WorkerOptions> {
     let mut options = WorkerOptions::new(config.data_dir.clone());
     let section = &config.worker;
     if section.threads > 0 {
@@ -382,6 +423,7 @@ fn worker_options(config: &Config) -> anyhow::Result<WorkerOptions> {
     options.commit_interval = Duration::from_millis(section.commit_interval_ms);
     options.overlay_bytes = section.overlay_bytes;
     options.state = section.state_options();
+    options.publisher = Some(Arc::new(Notifications::start(board)?));
     options.snapshots = config.snapshot.options().context("snapshots cannot be kept")?;
     Ok(options)
 }

@@ -18,8 +18,10 @@ use barrage_log::{ControlRecord, ControlTopic, Follow, KafkaOptions, Owner};
 use barrage_query::{Directory as _, OwnerRecord, OwnerTable};
 use barrage_worker::{Assignments, Stores};
 
+use super::spools::Spools;
+
 /// Name of the control topic, without the prefix.
-const TOPIC: &str = "owners";
+pub(super) const TOPIC: &str = "owners";
 /// How often a process looks whether what it says of itself has arrived.
 const REPEAT: Duration = Duration::from_secs(2);
 
@@ -27,10 +29,15 @@ const REPEAT: Duration = Duration::from_secs(2);
 pub(super) fn open(
     options: &KafkaOptions,
     process: Option<String>,
+    spools: &Arc<Spools>,
 ) -> anyhow::Result<(Arc<OwnerTable>, Arc<ControlTopic>)> {
     let table = Arc::new(OwnerTable::new(process));
-    let fed = Arc::clone(&table);
-    let topic = ControlTopic::open(options, TOPIC, move |record| feed(&fed, record));
+    let (fed, spools) = (Arc::clone(&table), Arc::clone(spools));
+    let topic = ControlTopic::open(options, TOPIC, move |record| {
+        if !spools.feed(record) {
+            feed(&fed, record);
+        }
+    });
     let topic = topic.context("who owns which partition cannot be learnt")?;
     Ok((table, Arc::new(topic)))
 }

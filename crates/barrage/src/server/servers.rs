@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
-use barrage_ingest::{IngestOptions, Secret};
+use barrage_ingest::{IngestOptions, LogClock, Secret};
 use barrage_query::{Admin, Api, OwnerService};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -97,7 +97,8 @@ fn ingest(
     let mut options: IngestOptions = parts.config.ingest.clone();
     options.api_keys.push(Secret::new(parts.api_key.clone()));
     let (appender, metrics) = (Arc::clone(&intake.appender), intake.metrics.clone());
-    let served = barrage_ingest::serve(listener, options, appender, rules.handle(), metrics, until);
+    let clock = Arc::new(LogClock::new(parts.log()));
+    let served = barrage_ingest::serve_with_clock(listener, options, appender, rules.handle(), metrics, clock, until);
     Some(tokio::spawn(async { served.await.context("callbacks are no longer taken") }))
 }
 
@@ -111,6 +112,7 @@ fn query(parts: &Parts, listener: tokio::net::TcpListener, until: impl Future<Ou
             api_key: parts.api_key.clone(),
             options: parts.config.query.clone(),
             metrics: parts.query_metrics.clone(),
+            around: parts.around(),
         })
     });
     tokio::spawn(async move {
@@ -121,8 +123,14 @@ fn query(parts: &Parts, listener: tokio::net::TcpListener, until: impl Future<Ou
 
 fn admin(parts: &Parts, listener: tokio::net::TcpListener, until: impl Future<Output = ()> + Send + 'static) -> Served {
     let mut admin = Admin::new(Arc::clone(&parts.registry), parts.config.admin.clone());
-    if let Some(local) = &parts.local {
-        admin = admin.of_stores(local.stores());
+    match (&parts.local, parts.spool()) {
+        // Where there is a spool the log's health keeps no callback away: it is judged below.
+        (Some(local), Some(_)) => {
+            let stores = local.stores().clone();
+            admin = admin.with_partitions(move || stores.status());
+        }
+        (Some(local), None) => admin = admin.of_stores(local.stores()),
+        (None, _) => {}
     }
     if let (Some(log), None) = (parts.kafka(), parts.spool()) {
         let watched = Arc::clone(log);

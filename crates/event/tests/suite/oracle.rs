@@ -465,7 +465,7 @@ fn an_event_of_a_newer_version_marks_the_record_and_other_new_fields_do_not() {
     };
     for (bytes, newer, number) in [
         (base.clone(), false, 0),
-        (with(&|w| w.string(16, "new")), false, 0),
+        (with(&|w| w.string(17, "new")), false, 0),
         (with(&|w| w.uint64(19, 7)), false, 0),
         (with(&|w| w.message(37, |w| w.string(1, "new"))), true, 37),
         (with(&|w| w.uint64(9999, 1)), true, 9999),

@@ -19,6 +19,8 @@ use super::options::SpoolOptions;
 const SEND_WITHIN: Duration = Duration::from_secs(29 * 86_400);
 /// How long a disk that failed is left alone.
 const TRY_AGAIN: Duration = Duration::from_secs(2);
+/// Longer than it takes to make the files anew: nobody else tries meanwhile.
+const ANEW_WITHIN: Duration = Duration::from_secs(3_600);
 /// Names the log that the records are meant for.
 const OWNER_FILE: &str = "log.json";
 
@@ -79,6 +81,8 @@ pub(super) struct Disk {
     bytes: u64,
     /// Why nothing is taken, and when to try again.
     failed: Option<(String, Instant)>,
+    /// Why nothing more is taken until everything was drained: `bytes_max` is used up.
+    full: Option<String>,
 }
 
 fn io_error<'p>(action: &'static str, path: &'p Path) -> impl FnOnce(io::Error) -> SpoolError + 'p {
@@ -133,6 +137,7 @@ impl Disk {
             next,
             bytes: 0,
             failed: None,
+            full: None,
         };
         disk.bytes = disk.size();
         Ok(disk)
@@ -157,8 +162,9 @@ impl Disk {
         self.bytes
     }
 
+    /// Why nothing is taken now.
     pub(super) fn failed(&self) -> Option<&str> {
-        self.failed.as_ref().map(|(reason, _)| reason.as_str())
+        self.failed.as_ref().map(|(reason, _)| reason.as_str()).or(self.full.as_deref())
     }
 
     /// Whether any record was written since the directory was empty.
@@ -168,15 +174,16 @@ impl Disk {
 
     /// Enqueues records as one unit. The batch is empty after success.
     pub(super) fn append(&mut self, batch: &mut AppendBatch) -> Result<Ack, AppendError> {
-        if let Some((reason, again)) = &self.failed {
-            if Instant::now() < *again {
-                return Err(AppendError::Failed { reason: reason.as_str().into() });
-            }
-            self.reopen()?;
+        if !self.try_again()
+            && let Some(reason) = self.failed()
+        {
+            return Err(AppendError::Failed { reason: reason.into() });
         }
         let bytes = batch.bytes() as u64;
         if self.bytes.saturating_add(bytes) > self.bytes_max {
             let reason = format!("the spool holds {} bytes, spool.bytes_max is {}", self.bytes, self.bytes_max);
+            // A smaller one may fit, but would get past this one.
+            self.full = Some(reason.clone());
             return Err(AppendError::Failed { reason: reason.into() });
         }
         let counts: Vec<Partition> = batch.iter().map(|(partition, _)| partition).collect();
@@ -195,54 +202,71 @@ impl Disk {
         }
     }
 
-    /// Notes a failure of the disk. Returns whether it is a new one.
-    pub(super) fn look(&mut self) -> bool {
-        if self.failed.is_some() {
-            return false;
+    /// Notes a failure of the disk.
+    pub(super) fn look(&mut self) {
+        if self.failed.is_none()
+            && let Health::Failed { reason } = self.log.health()
+        {
+            self.failed = Some((reason.to_string(), Instant::now() + TRY_AGAIN));
         }
-        let Health::Failed { reason } = self.log.health() else { return false };
-        self.failed = Some((reason.to_string(), Instant::now() + TRY_AGAIN));
-        true
     }
 
-    /// Whether a failed disk should be tried again.
+    /// Tries a failed disk again when that is due; whether it takes records again.
     pub(super) fn try_again(&mut self) -> bool {
-        self.failed.as_ref().is_some_and(|(_, again)| Instant::now() >= *again) && self.reopen().is_ok()
+        self.failed.as_ref().is_some_and(|(_, again)| Instant::now() >= *again) && self.reopen() && self.full.is_none()
     }
 
     /// Opens the files again: a full disk may have room now. What was durable is still there.
-    fn reopen(&mut self) -> Result<(), AppendError> {
+    fn reopen(&mut self) -> bool {
         self.log.close();
-        match EmbeddedLog::open(&self.dir, &self.options, barrage_log::Metrics::default()) {
+        // The last file has some room left whatever failed: without a look the next records would be lost again.
+        let room = EmbeddedLog::check_room(&self.dir, &self.options).map_err(|error| error.to_string());
+        let open = || EmbeddedLog::open(&self.dir, &self.options, barrage_log::Metrics::default());
+        match room.and_then(|()| open().map_err(|error| error.to_string())) {
             Ok(log) => {
-                self.next = log.all_partitions().into_iter().map(|p| (p, log.end(p).0)).collect();
-                self.log = Arc::new(log);
-                self.failed = None;
-                Ok(())
+                self.install(log);
+                true
+            }
+            Err(reason) => {
+                self.failed = Some((reason, Instant::now() + TRY_AGAIN));
+                false
+            }
+        }
+    }
+
+    /// Begins anew with an empty directory, when everything was acknowledged by the log and nothing is on its way here.
+    /// This is also what makes room on a disk that was full. Nothing is taken until [`Disk::begun_anew`]: what is done in
+    /// between waits for the disk many times over, and no append should wait with it.
+    pub(super) fn begin_anew(&mut self) -> Option<Anew> {
+        if self.failed.as_ref().is_some_and(|(_, again)| Instant::now() < *again) {
+            return None;
+        }
+        self.failed = Some(("the spool's files are being made anew".to_owned(), Instant::now() + ANEW_WITHIN));
+        Some(Anew { dir: self.dir.clone(), options: self.options.clone(), old: Arc::clone(&self.log) })
+    }
+
+    /// Takes the new files, or notes that there are none yet.
+    pub(super) fn begun_anew(&mut self, made: Result<EmbeddedLog, String>) {
+        match made {
+            Ok(log) => {
+                self.full = None;
+                self.install(log);
             }
             Err(error) => {
-                let reason = error.to_string();
-                self.failed = Some((reason.clone(), Instant::now() + TRY_AGAIN));
-                Err(AppendError::Failed { reason: reason.into() })
+                tracing::error!(dir = %self.dir.display(), error, "the spool cannot be made anew; it is tried again");
+                self.failed = Some((error, Instant::now() + TRY_AGAIN));
             }
         }
     }
 
-    /// Begins anew with an empty directory: everything was acknowledged by the log.
-    pub(super) fn reset(&mut self) {
-        self.log.close();
-        if let Err(error) = fs::remove_dir_all(&self.dir) {
-            tracing::warn!(dir = %self.dir.display(), %error, "drained files of the spool could not be removed");
-        }
-        self.bytes = 0;
-        // Marked as failed until the new files are there.
-        self.failed = Some(("the spool's files are being made anew".to_owned(), Instant::now()));
-        if let Err(error) = self.reopen() {
-            tracing::error!(dir = %self.dir.display(), %error, "the spool cannot be made anew; it is tried again");
-        }
+    fn install(&mut self, log: EmbeddedLog) {
+        self.next = log.all_partitions().into_iter().map(|p| (p, log.end(p).0)).collect();
+        self.log = Arc::new(log);
+        self.failed = None;
+        // What was counted may have been lost on its way to the disk.
+        self.bytes = self.size();
     }
 
-    /// Gives up the records before these offsets, where the files allow it.
     pub(super) fn close(&self) {
         self.log.close();
     }
@@ -253,6 +277,25 @@ impl Disk {
             return 0;
         }
         entries.filter_map(|entry| entry.ok()?.metadata().ok()).map(|meta| meta.len()).sum()
+    }
+}
+
+/// The drained files, on their way out.
+#[derive(Debug)]
+pub(super) struct Anew {
+    dir: PathBuf,
+    options: EmbeddedOptions,
+    old: Arc<EmbeddedLog>,
+}
+
+impl Anew {
+    /// Removes them and makes new ones.
+    pub(super) fn make(self) -> Result<EmbeddedLog, String> {
+        self.old.close();
+        if let Err(error) = fs::remove_dir_all(&self.dir) {
+            tracing::warn!(dir = %self.dir.display(), %error, "drained files of the spool could not be removed");
+        }
+        EmbeddedLog::open(&self.dir, &self.options, barrage_log::Metrics::default()).map_err(|error| error.to_string())
     }
 }
 

@@ -30,9 +30,19 @@ struct Send {
 }
 
 pub(super) fn run(inner: &Arc<Inner>) {
-    let mut drain = Drain { told: Instant::now(), paused_until: Instant::now(), drained: 0, failed: false };
+    let mut drain =
+        Drain { told: Instant::now(), paused_until: Instant::now(), drained: 0, failed: false, refusing: false };
     let mut closing_since = None;
     loop {
+        let anew = {
+            let mut state = inner.state();
+            // Whatever state the disk is in: what was drained is what fills it.
+            if state.lanes.is_empty() && state.disk.is_used() { state.disk.begin_anew() } else { None }
+        };
+        if let Some(anew) = anew {
+            let made = anew.make();
+            inner.state().disk.begun_anew(made);
+        }
         let (sends, files) = {
             let mut state = inner.state();
             drain.look(inner, &mut state);
@@ -65,7 +75,10 @@ struct Drain {
     paused_until: Instant,
     /// Records drained since the outage began.
     drained: u64,
+    /// The spool could not be read when that was last tried.
     failed: bool,
+    /// The disk took nothing when it was last looked at, and that was told.
+    refusing: bool,
 }
 
 impl Drain {
@@ -73,16 +86,8 @@ impl Drain {
     fn look(&mut self, inner: &Inner, state: &mut State) {
         let now = Instant::now();
         state.take_over_late(now, &inner.options, &inner.metrics);
-        if state.disk.look() {
-            let reason = state.disk.failed().unwrap_or_default().to_owned();
-            tracing::error!(
-                %reason,
-                "the spool's disk takes nothing: make room on it; until then callbacks that the log does not take are refused"
-            );
-        }
-        if state.disk.try_again() {
-            tracing::info!("the spool's disk takes records again");
-        }
+        state.disk.look();
+        state.disk.try_again();
         self.take_acknowledgements(inner, state);
         let through: Vec<Partition> = state
             .lanes
@@ -97,11 +102,21 @@ impl Drain {
             let seconds = state.since.take().map_or(0, |since| since.elapsed().as_secs());
             tracing::info!(records = self.drained, seconds, "the spool is drained: every callback in it is in the log");
             self.drained = 0;
-            if state.disk.is_used() && state.disk.failed().is_none() {
-                state.disk.reset();
-            }
         }
+        self.tell_disk(state);
         self.tell(inner, state, now);
+    }
+
+    fn tell_disk(&mut self, state: &State) {
+        match state.disk.failed() {
+            Some(reason) if !std::mem::replace(&mut self.refusing, true) => tracing::error!(
+                reason,
+                "the spool takes nothing: make room on its disk, or raise spool.bytes_max; until then callbacks that the \
+                 log does not take are refused"
+            ),
+            None if std::mem::replace(&mut self.refusing, false) => tracing::info!("the spool takes records again"),
+            _ => {}
+        }
     }
 
     fn take_acknowledgements(&mut self, inner: &Inner, state: &mut State) {

@@ -83,6 +83,7 @@ impl State {
                 given => return given,
             }
         }
+        self.take_over_before(batch, options, metrics)?;
         let (mut direct, mut spooled) = (AppendBatch::new(), AppendBatch::new());
         for (partition, record) in batch.iter() {
             let side = if self.is_spooled(partition) { &mut spooled } else { &mut direct };
@@ -106,6 +107,32 @@ impl State {
             Ok(given) => given.and_spooled(ack),
             Err(error) => Durable::failed(error),
         })
+    }
+
+    /// Nothing goes to the spool before what the log was given of the same partitions and has not acknowledged: a later
+    /// process would drain the spool alone, and what came behind would count as seen already.
+    fn take_over_before(
+        &mut self,
+        batch: &AppendBatch,
+        options: &SpoolOptions,
+        metrics: &SpoolMetrics,
+    ) -> Result<(), AppendError> {
+        if self.flights.is_empty() {
+            return Ok(());
+        }
+        let spooled: BTreeSet<Partition> = partitions_of(batch).into_iter().filter(|&p| self.is_spooled(p)).collect();
+        let in_flight = |state: &Self| {
+            let concerned = |flight: &Flight| flight.records.iter().any(|(partition, _)| spooled.contains(&partition));
+            state.flights.iter().any(concerned)
+        };
+        if in_flight(self) {
+            self.take_over(spooled.clone(), options, metrics);
+        }
+        if in_flight(self) {
+            let reason = self.disk.failed().unwrap_or("the spool could not take over what came before");
+            return Err(AppendError::Failed { reason: reason.into() });
+        }
+        Ok(())
     }
 
     fn give_to_log(&mut self, batch: &mut AppendBatch, log: &dyn EventLog) -> Result<Durable, AppendError> {
@@ -219,9 +246,8 @@ impl State {
                     self.keep(flight.records);
                 }
                 // What could not be written is left to the log; those who wait for it may be refused in the end.
-                Err(error) => {
+                Err(_) => {
                     refused = true;
-                    tracing::error!(%error, "the spool takes nothing: callbacks that the log does not take are refused");
                     kept.push_back(flight);
                 }
             }

@@ -91,6 +91,19 @@ impl EmbeddedLog {
         Ok(Self { shared, dir: dir.to_owned(), owned: Mutex::new(Some(Owned { writer, _lock: lock })) })
     }
 
+    /// Whether there is room for a segment in the directory of a log that is closed, for one that ended on a full disk.
+    ///
+    /// # Errors
+    /// What the system says to a file of that size.
+    pub fn check_room(dir: &Path, options: &EmbeddedOptions) -> Result<(), OpenError> {
+        fs::create_dir_all(dir).map_err(OpenError::io("make", dir))?;
+        let path = dir.join("room");
+        let reserved = File::create(&path).and_then(|file| segment::reserve(&file, options.segment_bytes));
+        let removed = fs::remove_file(&path);
+        reserved.map_err(OpenError::io("reserve the space of", &path))?;
+        removed.map_err(OpenError::io("remove", &path))
+    }
+
     /// Directory of the log.
     #[must_use]
     pub fn dir(&self) -> &Path {

@@ -26,6 +26,8 @@ use crate::kafka::{KafkaOptions, Quiet, aside};
 
 /// How long a write is tried before it has failed.
 const PUT_WAIT: Duration = Duration::from_secs(30);
+/// How often the producer is asked for its reports.
+const REPORTS_EVERY: Duration = Duration::from_millis(10);
 
 /// One row of a control topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,7 +97,7 @@ impl Future for ControlAck {
 }
 
 /// Takes the reports of the producer.
-struct Reports;
+pub(super) struct Reports;
 
 impl ClientContext for Reports {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -153,7 +155,7 @@ impl ControlTopic {
     /// Opens the control topic `name` (without the prefix), makes it when it is missing, and reads all of it. From then
     /// on every change, by whichever process, is applied to the table within milliseconds.
     ///
-    /// `changed` is told every row, those of the first reading too, in order, on a thread of the topic's own: it must
+    /// `changed` is told every row, when the table has it, those of the first reading too, in order, on a thread of the topic's own: it must
     /// return soon. A row may be told twice.
     ///
     /// # Errors
@@ -324,10 +326,11 @@ impl Core {
     fn report(&self) {
         while !self.stop.load(Ordering::Acquire) {
             let producer = locked(&self.producer).clone();
-            match producer {
-                Some(producer) => producer.poll(Duration::from_millis(20)),
-                None => std::thread::sleep(Duration::from_millis(20)),
+            if let Some(producer) = producer {
+                // Given a time, rdkafka would turn in circles for the last millisecond of it.
+                producer.poll(Duration::ZERO);
             }
+            std::thread::sleep(REPORTS_EVERY);
         }
     }
 
@@ -337,17 +340,17 @@ impl Core {
             match consumer.poll(Duration::from_millis(50)) {
                 Some(Ok(message)) => {
                     let Some(record) = row(&message) else { continue };
-                    changed(&record);
-                    let next = record.offset.0 + 1;
+                    // First the table: whoever is told looks there.
                     {
                         let mut rows = locked(&self.rows);
                         if record.value.is_some() {
-                            rows.insert(record.key.clone(), record);
+                            rows.insert(record.key.clone(), record.clone());
                         } else {
                             rows.remove(&record.key);
                         }
                     }
-                    locked(&self.reading).0 = next;
+                    changed(&record);
+                    locked(&self.reading).0 = record.offset.0 + 1;
                     self.read.notify_all();
                 }
                 Some(Err(KafkaError::PartitionEOF(_))) => {

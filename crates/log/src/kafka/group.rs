@@ -22,6 +22,7 @@ use crate::error::OpenError;
 use crate::kafka::BURST;
 use crate::kafka::intake::raw;
 use crate::kafka::shared::{Shared, locked};
+use crate::kafka::standstill::{Fetched, Standstill};
 use crate::owner::{Follow, Owner};
 
 /// How long leaving waits for the group to be told, once everything is released.
@@ -29,6 +30,20 @@ const LEAVE_WAIT: Duration = Duration::from_secs(5);
 
 /// How often offsets are committed to the group, for people and their tools. Nothing is ever resumed from them.
 const COMMIT_EVERY: Duration = Duration::from_secs(5);
+
+/// How often it is looked whether records still come.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Why a consumer is done with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Over {
+    /// This member leaves.
+    Stopped,
+    /// It is of no use any more, and what it had may be another's.
+    Failed,
+    /// It gets nothing any more, though it is a member.
+    StandsStill,
+}
 
 /// What is this member's.
 #[derive(Debug, Default)]
@@ -52,6 +67,10 @@ struct Core {
     lost: AtomicBool,
     begun: Instant,
     stop: AtomicBool,
+    standstill: Mutex<Standstill>,
+    /// A fault on demand: the consumer is to fetch nothing any more.
+    #[cfg(any(test, feature = "test-util"))]
+    halt: AtomicBool,
 }
 
 impl fmt::Debug for Core {
@@ -250,9 +269,9 @@ impl Core {
                     continue;
                 }
             };
-            self.consume(&consumer);
+            let over = self.consume(&consumer);
             // Politely or not, nothing is ours any more; dropping it leaves the group.
-            self.give_up(&consumer, !self.stop.load(Ordering::Acquire));
+            self.give_up(&consumer, over == Over::Failed);
             let _ = consumer.unassign();
             consumer.unsubscribe();
             if self.stop.load(Ordering::Acquire) {
@@ -265,8 +284,37 @@ impl Core {
         }
     }
 
+    /// Whether records that are there do not come, and the consumer is to blame.
+    fn stands_still(&self) -> bool {
+        let shared = &self.shared;
+        let mut standstill = locked(&self.standstill);
+        if shared.is_unreachable() {
+            standstill.forget();
+            return false;
+        }
+        let fetched = shared.intake.collect(|dense, feed| {
+            let fetching = !feed.paused && !feed.is_broken() && shared.changed(dense).is_none();
+            fetching.then(|| Fetched {
+                dense,
+                next: feed.next(),
+                end: shared.end(dense),
+                answers: shared.answers(dense),
+            })
+        });
+        let Some(dense) = standstill.look(Instant::now(), &fetched) else { return false };
+        let partition = shared.shape.partition(dense).map(|partition| partition.to_string());
+        tracing::error!(
+            ?partition,
+            "Kafka has records that this member of the group does not get: it joins anew, with a new client"
+        );
+        shared.metrics.standstills.inc();
+        true
+    }
+
     /// Serves the group until told to stop, or until this consumer is of no use any more.
-    fn consume(&self, consumer: &BaseConsumer<Member>) {
+    fn consume(&self, consumer: &BaseConsumer<Member>) -> Over {
+        locked(&self.standstill).forget();
+        let mut looked = Instant::now();
         let mut committed = Instant::now();
         while !self.stop.load(Ordering::Acquire) {
             self.served();
@@ -280,7 +328,7 @@ impl Core {
                     }
                     Err(KafkaError::MessageConsumptionFatal(code)) => {
                         tracing::error!(%code, "the member of the group failed; the group is joined anew");
-                        return;
+                        return Over::Failed;
                     }
                     Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset) => {
                         self.shared.intake.diagnose(&self.shared, consumer);
@@ -313,7 +361,20 @@ impl Core {
             if consumer.assignment_lost() {
                 self.lost.store(true, Ordering::Release);
             }
+            #[cfg(any(test, feature = "test-util"))]
+            if self.halt.swap(false, Ordering::AcqRel)
+                && let Err(error) = consumer.assignment().and_then(|all| consumer.pause(&all))
+            {
+                tracing::error!(%error, "the fault on demand did not happen");
+            }
+            if looked.elapsed() > LOOK_EVERY {
+                looked = Instant::now();
+                if self.stands_still() {
+                    return Over::StandsStill;
+                }
+            }
         }
+        Over::Stopped
     }
 }
 
@@ -346,6 +407,9 @@ impl Group {
             lost: AtomicBool::new(false),
             begun: Instant::now(),
             stop: AtomicBool::new(false),
+            standstill: Mutex::new(Standstill::new(shared.shape.total())),
+            #[cfg(any(test, feature = "test-util"))]
+            halt: AtomicBool::new(false),
         });
         let consumer = core.join().map_err(|error| shared.options.refuse("join the consumer group", error))?;
         let run = Arc::clone(&core);
@@ -385,6 +449,14 @@ impl Group {
     #[must_use]
     pub fn assignment_lost(&self) -> bool {
         self.core.lost.load(Ordering::Acquire)
+    }
+
+    /// Lets the consumer fetch nothing any more, as librdkafka does when it has lost a leader for good, and counts that as
+    /// a standstill after this time.
+    #[cfg(any(test, feature = "test-util"))]
+    pub fn halt(&self, standstill: Duration) {
+        locked(&self.core.standstill).set_limit(standstill);
+        self.core.halt.store(true, Ordering::Release);
     }
 
     /// Leaves the group politely: the owner commits and releases, and the others take over at once. Returns when that is

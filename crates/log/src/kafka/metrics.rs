@@ -16,8 +16,12 @@
 //! | `barrage_log_feed_bytes` | gauge | fetched, not yet read |
 //! | `barrage_log_rebalances_total` | counter | assignments and revocations |
 //! | `barrage_log_assigned_partitions` | gauge | partitions of this member of the group |
+//! | `barrage_log_standstills_total` | counter | consumers that got nothing any more and were replaced |
 //! | `barrage_log_unreachable` | gauge | 1 while the cluster does not answer |
 //! | `barrage_log_problem` | gauge | 1 while the topics are not as they must be |
+//! | `barrage_log_clock_ahead_seconds` | gauge | our clock minus the last acknowledging broker's, 0 while they agree |
+
+use std::sync::atomic::AtomicU64;
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
@@ -41,8 +45,10 @@ pub struct KafkaMetrics {
     pub(crate) feed_bytes: Gauge,
     pub(crate) rebalances: Counter,
     pub(crate) assigned_partitions: Gauge,
+    pub(crate) standstills: Counter,
     pub(crate) unreachable: Gauge,
     pub(crate) problem: Gauge,
+    pub(crate) clock_ahead: Gauge<f64, AtomicU64>,
 }
 
 impl Default for KafkaMetrics {
@@ -63,8 +69,10 @@ impl Default for KafkaMetrics {
             feed_bytes: Gauge::default(),
             rebalances: Counter::default(),
             assigned_partitions: Gauge::default(),
+            standstills: Counter::default(),
             unreachable: Gauge::default(),
             problem: Gauge::default(),
+            clock_ahead: Gauge::default(),
         }
     }
 }
@@ -109,8 +117,19 @@ impl KafkaMetrics {
             "Partitions of this member of the group",
             metrics.assigned_partitions.clone(),
         );
+        log.register(
+            "standstills",
+            "Consumers that got nothing any more and were replaced",
+            metrics.standstills.clone(),
+        );
         log.register("unreachable", "1 while the cluster does not answer", metrics.unreachable.clone());
         log.register("problem", "1 while the topics are not as they must be", metrics.problem.clone());
+        log.register_with_unit(
+            "clock_ahead",
+            "Our clock minus that of the broker that acknowledged last, 0 while they agree",
+            Unit::Seconds,
+            metrics.clock_ahead.clone(),
+        );
         metrics
     }
 }

@@ -13,6 +13,8 @@
 //!
 //! A batch is *not* atomic here: after a crash a part of an unacknowledged one may be in the log.
 
+mod announcements;
+mod clocks;
 mod control;
 mod feed;
 mod group;
@@ -22,9 +24,11 @@ mod options;
 mod outbox;
 mod pending;
 mod producer;
+mod reader;
 mod sender;
 mod shared;
 mod side;
+mod standstill;
 mod topics;
 mod watcher;
 
@@ -36,13 +40,15 @@ use std::time::Duration;
 use barrage_event::{Offset, Partition, Topic};
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::ConsumerContext;
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
+pub use announcements::Announcements;
 pub use control::{ControlAck, ControlError, ControlRecord, ControlTopic};
 pub use group::Group;
 pub use metrics::KafkaMetrics;
 pub use options::{KafkaOptions, KafkaSecurity, Secret};
+pub use reader::KafkaReader;
 
 use crate::ack::Ack;
 use crate::batch::AppendBatch;
@@ -60,8 +66,14 @@ use watcher::Watcher;
 /// Most records that are taken from a consumer before its thread looks at its other duties.
 const BURST: usize = 2_000;
 
+/// Most events that are looked through for the cause of an error.
+const EVENTS_MAX: usize = 50;
+
 /// The key in `barrage.rules` under which the log's shape stands.
 pub const LOG_KEY: &str = "log";
+
+/// The key that processes write to learn the log's time; its value means nothing.
+const CLOCK_KEY: &str = "clock";
 
 /// What librdkafka has to say, at the level it deserves here: most of it repeats what the log says better.
 fn client_log(level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -100,6 +112,40 @@ impl ClientContext for Quiet {
 }
 
 impl ConsumerContext for Quiet {}
+
+/// A client that remembers why it does not reach the cluster: the answers to its questions only say that it does not.
+#[derive(Default)]
+pub(crate) struct Remembering(std::sync::Mutex<Option<String>>);
+
+/// An error of a client, and what it remembers of the cause.
+pub(crate) fn explained(client: &BaseConsumer<Remembering>, error: impl std::fmt::Display) -> String {
+    // Its log lines and errors come out of this; a client that is refused goes on making some.
+    for _ in 0..EVENTS_MAX {
+        if client.poll(Duration::from_millis(20)).is_none() {
+            break;
+        }
+    }
+    match &*shared::locked(&client.context().0) {
+        Some(reason) => format!("{error}: {reason}"),
+        None => error.to_string(),
+    }
+}
+
+impl ClientContext for Remembering {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        client_log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(%error, reason, "Kafka client");
+        // That all are down says nothing that the errors before did not.
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
+            *shared::locked(&self.0) = Some(reason.to_owned());
+        }
+    }
+}
+
+impl ConsumerContext for Remembering {}
 
 /// A client that notices when the cluster is gone.
 struct Asking(Arc<Shared>);
@@ -253,6 +299,24 @@ impl KafkaLog {
         self.shared.problem()
     }
 
+    /// Compares this machine's clock with the log's by writing a row to a control topic, before anything is appended.
+    ///
+    /// # Errors
+    /// [`ControlError`] when the row was not acknowledged or not read back; what is known of the clocks stays then.
+    pub fn compare_clocks(&self, topic: &ControlTopic) -> Result<(), ControlError> {
+        let begun = std::time::Instant::now();
+        let offset = topic.put(CLOCK_KEY.as_bytes(), Some(b"{}"))?;
+        let acked_ms = clocks::wall_ms();
+        let took = begun.elapsed();
+        // Another process may have written since, and its row is the one that is kept: later than ours, and read by now.
+        if topic.await_offset(offset, Duration::from_secs(10))
+            && let Some(row) = topic.get(CLOCK_KEY.as_bytes()).filter(|row| row.offset == offset)
+        {
+            self.shared.compare_clocks(None, row.timestamp_ms, acked_ms, took);
+        }
+        Ok(())
+    }
+
     /// The options it was opened with.
     #[must_use]
     pub fn options(&self) -> &KafkaOptions {
@@ -360,6 +424,20 @@ impl EventLog for KafkaLog {
 
     fn health(&self) -> Health {
         self.shared.health()
+    }
+
+    fn ask_ends(&self) -> u64 {
+        let question = self.shared.ends_asked.fetch_add(1, Ordering::AcqRel) + 1;
+        self.watcher.ask();
+        question
+    }
+
+    fn ends_answered(&self) -> u64 {
+        self.shared.ends_answered.load(Ordering::Acquire)
+    }
+
+    fn clock_ahead_ms(&self) -> i64 {
+        self.shared.clock_ahead_ms()
     }
 
     fn trim(&self, base: &SnapshotBase) -> Result<Vec<(Partition, Offset)>, TrimError> {

@@ -14,15 +14,18 @@ use barrage_event::{Offset, Position};
 use rdkafka::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{DeliveryResult, Message};
+use rdkafka::message::{DeliveryResult, Message, Timestamp};
 use rdkafka::producer::{BaseProducer, BaseRecord, ProducerContext};
 
 use crate::kafka::aside;
+use crate::kafka::clocks::wall_ms;
 use crate::kafka::outbox::{Lane, Outbox, Tag};
 use crate::kafka::shared::{Seldom, Shared, locked};
 
-/// How long the thread waits for reports before it looks at its other duties.
-const TICK: Duration = Duration::from_millis(10);
+/// How long the thread sleeps while reports are to come; part of every acknowledgement's time.
+const LOOK: Duration = Duration::from_millis(1);
+/// How long it sleeps at most while nothing is unacknowledged: it has other duties, too.
+const IDLE: Duration = Duration::from_millis(20);
 
 /// Most log lines about refusals are the same; each kind speaks seldom.
 #[derive(Debug, Default)]
@@ -62,6 +65,7 @@ impl ClientContext for Reports {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        self.core.reported.store(true, Ordering::Relaxed);
         match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::Fatal) => self.core.failed(self.lane, self.generation, reason),
             Some(RDKafkaErrorCode::AllBrokersDown) => self.core.shared.reachable(Err(reason)),
@@ -74,9 +78,10 @@ impl ProducerContext for Reports {
     type DeliveryOpaque = Box<Tag>;
 
     fn delivery(&self, report: &DeliveryResult<'_>, tag: Box<Tag>) {
+        self.core.reported.store(true, Ordering::Relaxed);
         match report {
             Ok(message) => match u64::try_from(message.offset()) {
-                Ok(offset) => self.core.delivered(*tag, offset),
+                Ok(offset) => self.core.delivered(*tag, offset, log_time(message.timestamp())),
                 // Kafka had it twice and does not tell where. An append is answered with true offsets only.
                 Err(_) => {
                     self.core.failed(tag.lane, tag.generation, "a record is durable at an offset that is not known");
@@ -87,6 +92,14 @@ impl ProducerContext for Reports {
     }
 }
 
+/// The broker's own time of a record; one that its producer gave says nothing of the log's clock.
+fn log_time(timestamp: Timestamp) -> Option<i64> {
+    match timestamp {
+        Timestamp::LogAppendTime(ms) => Some(ms),
+        Timestamp::CreateTime(_) | Timestamp::NotAvailable => None,
+    }
+}
+
 /// The state behind a [`Sender`].
 #[derive(Debug)]
 pub(crate) struct Core {
@@ -94,6 +107,10 @@ pub(crate) struct Core {
     pub(crate) sending: Mutex<Sending>,
     /// Signals that nothing is unacknowledged any more.
     pub(crate) drained: Condvar,
+    /// Signals that something is, after nothing was.
+    pub(crate) begun: Condvar,
+    /// A producer had something to report when it was last asked.
+    pub(crate) reported: AtomicBool,
     /// Acknowledgements came that nobody was told of yet.
     pub(crate) news: AtomicBool,
     pub(crate) stop: AtomicBool,
@@ -171,7 +188,7 @@ impl Core {
         (0..self.shared.shape.total()).for_each(|dense| self.pump(sending, dense, now));
     }
 
-    fn delivered(&self, tag: Tag, offset: u64) {
+    fn delivered(&self, tag: Tag, offset: u64, log_ms: Option<i64>) {
         let Some(partition) = self.shared.shape.partition(tag.dense) else { return };
         let now = Instant::now();
         let (outcome, empty) = {
@@ -191,7 +208,11 @@ impl Core {
             self.shared.metrics.append_bytes.inc_by(bytes as u64);
         }
         if let Some(done) = outcome.done {
-            self.shared.metrics.ack_duration.observe(now.duration_since(done.appended).as_secs_f64());
+            let took = now.duration_since(done.appended);
+            self.shared.metrics.ack_duration.observe(took.as_secs_f64());
+            if let Some(log_ms) = log_ms {
+                self.shared.compare_clocks(Some(tag.dense), log_ms, wall_ms(), took);
+            }
             // Before the append is answered, so that the generation moves with the first of many.
             if !self.news.swap(true, Ordering::AcqRel) {
                 self.shared.advance();
@@ -324,12 +345,8 @@ impl Core {
                 let sending = locked(&self.sending);
                 (sending.main.clone(), sending.probe.clone())
             };
-            match &main {
-                Some(main) => main.poll(TICK),
-                None => std::thread::sleep(TICK),
-            }
-            if let Some(probe) = &probe {
-                probe.poll(Duration::ZERO);
+            for producer in [&main, &probe].into_iter().flatten() {
+                self.take_reports(producer);
             }
             drop((main, probe));
             // Many acknowledgements come together: the first wakes who waits, the others at the latest here.
@@ -349,6 +366,21 @@ impl Core {
                 let now = Instant::now();
                 self.pump_all(&mut sending, now);
             }
+            if sending.outbox.is_empty() {
+                drop(self.begun.wait_timeout(sending, IDLE));
+            } else {
+                drop(sending);
+                std::thread::sleep(LOOK);
+            }
+        }
+    }
+
+    /// Takes what a producer has to report, without waiting for more: given a time, rdkafka asks again and again until
+    /// all of it is over, without any pause for the last millisecond, which would cost a tenth of a core for ever.
+    fn take_reports(&self, producer: &LaneProducer) {
+        self.reported.store(true, Ordering::Relaxed);
+        while self.reported.swap(false, Ordering::Relaxed) {
+            producer.poll(Duration::ZERO);
         }
     }
 }

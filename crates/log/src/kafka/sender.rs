@@ -34,6 +34,8 @@ impl Sender {
                 speech: Speech::default(),
             }),
             drained: Condvar::new(),
+            begun: Condvar::new(),
+            reported: AtomicBool::new(false),
             news: AtomicBool::new(false),
             stop: AtomicBool::new(false),
         });
@@ -79,6 +81,7 @@ impl Sender {
             shared.metrics.append_refused.inc();
             return Err(AppendError::Full { pending_bytes, pending_bytes_max });
         }
+        let first = pending_bytes == 0;
         let mut start = 0;
         for (index, (partition, record)) in batch.iter().enumerate() {
             if let Some(dense) = shared.shape.dense(partition) {
@@ -89,6 +92,9 @@ impl Sender {
         }
         shared.metrics.pending_bytes.set(i64::try_from(sending.outbox.bytes()).unwrap_or(i64::MAX));
         drop(sending);
+        if first {
+            self.core.begun.notify_all();
+        }
         batch.clear();
         Ok(ack)
     }

@@ -1,6 +1,6 @@
 //! What the threads of one log in Kafka share: ends and starts, feeds, what is wrong, and who waits.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -9,6 +9,7 @@ use barrage_event::{Offset, Partition, Topic};
 use crate::embedded::shape::Shape;
 use crate::error::ReadError;
 use crate::event_log::Health;
+use crate::kafka::clocks::{ALARM_MS, Clocks};
 use crate::kafka::feed::Broken;
 use crate::kafka::intake::Intake;
 use crate::kafka::{KafkaMetrics, KafkaOptions};
@@ -63,6 +64,8 @@ pub(crate) struct Shared {
     pub(crate) metrics: KafkaMetrics,
     ends: Box<[AtomicU64]>,
     starts: Box<[AtomicU64]>,
+    /// How often the watching client was told where a partition ends.
+    answers: Box<[AtomicU64]>,
     /// Partitions that ended later than they do; nothing is read from them any more.
     changed: Mutex<Vec<Option<Broken>>>,
     any_changed: AtomicBool,
@@ -71,6 +74,12 @@ pub(crate) struct Shared {
     wrong: Mutex<Wrong>,
     /// Whether `wrong` says so, for a look without the lock.
     unreachable: AtomicBool,
+    /// Questions for the ends: the last one asked, and the last one answered.
+    pub(crate) ends_asked: AtomicU64,
+    pub(crate) ends_answered: AtomicU64,
+    /// What the brokers' times tell of our clock; the last place is for what was told before any append.
+    clocks: Mutex<(Clocks, Seldom)>,
+    clock_ahead_ms: AtomicI64,
     pub(crate) closed: AtomicBool,
     generation: AtomicU64,
     waiting: AtomicUsize,
@@ -95,10 +104,15 @@ impl Shared {
             metrics,
             ends: zeros(),
             starts: zeros(),
+            answers: zeros(),
             changed: Mutex::new(vec![None; shape.total()]),
             any_changed: AtomicBool::new(false),
             wrong: Mutex::default(),
             unreachable: AtomicBool::new(false),
+            ends_asked: AtomicU64::new(0),
+            ends_answered: AtomicU64::new(0),
+            clocks: Mutex::new((Clocks::new(shape.total() + 1), Seldom::default())),
+            clock_ahead_ms: AtomicI64::new(0),
             closed: AtomicBool::new(false),
             generation: AtomicU64::new(1),
             waiting: AtomicUsize::new(0),
@@ -126,6 +140,17 @@ impl Shared {
         }
     }
 
+    /// The watching client was told where a partition ends.
+    pub(crate) fn answered(&self, dense: usize) {
+        if let Some(answers) = self.answers.get(dense) {
+            answers.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    pub(crate) fn answers(&self, dense: usize) -> u64 {
+        self.answers.get(dense).map_or(0, |answers| answers.load(Ordering::Acquire))
+    }
+
     /// Why nothing may be read from a partition any more, if so.
     pub(crate) fn changed(&self, dense: usize) -> Option<Broken> {
         if !self.any_changed.load(Ordering::Acquire) {
@@ -151,6 +176,35 @@ impl Shared {
         locked(&self.wrong).changed = Some(reason.into());
         self.metrics.problem.set(1);
         self.advance();
+    }
+
+    /// Compares our clock with the log's time of a record that was acknowledged at `acked_ms`, `took` after it was handed
+    /// over; `None` for one that was no append.
+    pub(crate) fn compare_clocks(&self, dense: Option<usize>, log_ms: i64, acked_ms: i64, took: Duration) {
+        let now = Instant::now();
+        let mut clocks = locked(&self.clocks);
+        let seen_ms = clocks.0.observe(dense.unwrap_or(self.shape.total()), log_ms, acked_ms, took, now);
+        let ahead_ms = clocks.0.ahead_ms();
+        #[expect(clippy::cast_precision_loss, reason = "a gauge for people; 2^53 ms are beyond any clock")]
+        self.metrics.clock_ahead.set(seen_ms as f64 / 1_000.0);
+        let before_ms = self.clock_ahead_ms.swap(ahead_ms, Ordering::AcqRel);
+        if seen_ms.abs() > ALARM_MS {
+            if clocks.1.speak(now).is_some() {
+                tracing::error!(
+                    ahead_ms = seen_ms,
+                    followed = ahead_ms != 0,
+                    "this machine's clock and the log's differ: check NTP here and on the brokers. Where all brokers say so, \
+                     callbacks are stamped with the log's time"
+                );
+            }
+        } else if before_ms != 0 && ahead_ms == 0 {
+            tracing::info!("this machine's clock agrees with the log's again");
+        }
+    }
+
+    /// By how much our clock is ahead of the log's, ms, where all brokers say so.
+    pub(crate) fn clock_ahead_ms(&self) -> i64 {
+        self.clock_ahead_ms.load(Ordering::Acquire)
     }
 
     /// Says that the cluster answers, or why not.

@@ -17,7 +17,7 @@ use crate::embedded::shape::Shape;
 use crate::error::OpenError;
 use crate::kafka::options::MESSAGE_BYTES_MAX;
 use crate::kafka::shared::Names;
-use crate::kafka::{KafkaOptions, Quiet};
+use crate::kafka::{KafkaOptions, Quiet, Remembering, explained};
 
 /// How often something is tried again while the cluster is starting.
 const AGAIN: Duration = Duration::from_millis(200);
@@ -50,6 +50,8 @@ pub(crate) enum Kind {
     Data,
     /// The last record of every key is kept.
     Control,
+    /// For others to read: every record is kept for a week.
+    Output,
 }
 
 /// A client for questions and for making topics.
@@ -57,14 +59,14 @@ pub(crate) struct Admin {
     options: KafkaOptions,
     client: AdminClient<Quiet>,
     /// Asks for metadata and offsets; it is in no group.
-    pub(crate) asker: BaseConsumer<Quiet>,
+    pub(crate) asker: BaseConsumer<Remembering>,
 }
 
 impl Admin {
     pub(crate) fn connect(options: &KafkaOptions) -> Result<Self, OpenError> {
         let config = options.asking("admin");
         let client = AdminClient::from_config_and_context(&config, Quiet);
-        let asker = BaseConsumer::from_config_and_context(&options.asking("ask"), Quiet);
+        let asker = BaseConsumer::from_config_and_context(&options.asking("ask"), Remembering::default());
         Ok(Self {
             options: options.clone(),
             client: client.map_err(|error| options.refuse("make a client", error))?,
@@ -99,7 +101,7 @@ impl Admin {
             // Metadata first: its error says why, and the id comes with it.
             let timeout = Duration::from_secs(5);
             let metadata = self.asker.fetch_metadata(Some("__barrage_no_topic"), timeout);
-            let metadata = metadata.map_err(|error| error.to_string())?;
+            let metadata = metadata.map_err(|error| explained(&self.asker, error))?;
             let id = self.asker.client().fetch_cluster_id(timeout);
             let id = id.ok_or_else(|| "the cluster does not tell its id".to_owned())?;
             Ok((id, metadata.brokers().len()))
@@ -152,6 +154,7 @@ impl Admin {
             .set("unclean.leader.election.enable", "false");
         new = match kind {
             Kind::Data => new.set("cleanup.policy", "delete").set("retention.ms", "-1").set("retention.bytes", "-1"),
+            Kind::Output => new.set("cleanup.policy", "delete").set("retention.ms", "604800000"),
             Kind::Control => new.set("cleanup.policy", "compact").set("delete.retention.ms", "604800000"),
         };
         let made = block_on(self.client.create_topics([&new], &Self::admin_options()));

@@ -23,9 +23,17 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Questions in a row without an answer, after which they are asked through a new client.
 const ASK_ANEW: u32 = 3;
 
+/// What the thread is told.
+#[derive(Debug, Default)]
+struct Told {
+    stop: bool,
+    /// Somebody waits for the ends.
+    ask: bool,
+}
+
 #[derive(Debug, Default)]
 struct Stop {
-    flag: Mutex<bool>,
+    flag: Mutex<Told>,
     told: Condvar,
 }
 
@@ -65,6 +73,7 @@ impl Watch {
         for (dense, end) in ends.map_err(|error| error.to_string())? {
             let seen = known.get(dense).copied().unwrap_or(0);
             let Some(short) = self.short.get_mut(dense) else { continue };
+            self.shared.answered(dense);
             if end >= seen {
                 *short = false;
                 risen |= self.shared.raise_end(dense, end);
@@ -138,8 +147,14 @@ impl Watcher {
         Ok(Self { stop, thread: Mutex::new(Some(thread)) })
     }
 
+    /// Asks for the ends now.
+    pub(crate) fn ask(&self) {
+        locked(&self.stop.flag).ask = true;
+        self.stop.told.notify_all();
+    }
+
     pub(crate) fn close(&self) {
-        *locked(&self.stop.flag) = true;
+        locked(&self.stop.flag).stop = true;
         self.stop.told.notify_all();
         if let Some(thread) = locked(&self.thread).take() {
             let _ = thread.join();
@@ -166,15 +181,21 @@ impl Watch {
         loop {
             {
                 let flag = locked(&stop.flag);
-                let waited = stop.told.wait_timeout_while(flag, every, |stop| !*stop);
-                if *waited.unwrap_or_else(PoisonError::into_inner).0 || self.shared.closed.load(Ordering::Acquire) {
+                let waited = stop.told.wait_timeout_while(flag, every, |told| !told.stop && !told.ask);
+                let mut told = waited.unwrap_or_else(PoisonError::into_inner).0;
+                told.ask = false;
+                if told.stop || self.shared.closed.load(Ordering::Acquire) {
                     return;
                 }
             }
             // Log lines and errors of the client come out of this.
             while self.admin.asker_poll() {}
+            let asked = self.shared.ends_asked.load(Ordering::Acquire);
             match self.ends() {
                 Ok(()) => {
+                    if self.shared.ends_answered.swap(asked, Ordering::AcqRel) < asked {
+                        self.shared.advance();
+                    }
                     unanswered = 0;
                     self.shared.reachable(Ok(()));
                 }

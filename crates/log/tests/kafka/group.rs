@@ -414,3 +414,36 @@ fn a_member_that_stands_still_loses_its_partitions_and_knows_it() {
     assert!(log.all_partitions().into_iter().all(|p| last.get(&p) == Some(&log.end(p))));
     exactly_once(appended, read);
 }
+
+#[test]
+fn a_consumer_that_gets_nothing_any_more_is_replaced() {
+    let options = KafkaOptions { session_timeout_ms: 6_000, ..options(Broker::shared()) };
+    let stores = Stores::default();
+    let member = Member::join(&options, &stores, |_| true);
+    let log = Arc::clone(&member.log);
+    until(&log, "all is assigned", || member.owns(4));
+    let append = |numbers: std::ops::Range<u64>| {
+        for number in numbers {
+            log.append(&mut batch(Partition::room(0), &number.to_be_bytes())).unwrap().wait().unwrap();
+        }
+    };
+    let read = |count: usize| member.state(|state| state.read.len()) == count;
+    append(0..10);
+    until(&log, "they are read", || read(10));
+    member.group().halt(Duration::from_secs(1));
+    // Those that were fetched ahead may still come; in the end something is there and does not.
+    let before = member.state(|state| state.revocations);
+    let mut next = 10;
+    until(&log, "the consumer is replaced", || {
+        append(next..next + 1);
+        next += 1;
+        member.state(|state| state.revocations) > before
+    });
+    append(next..next + 10);
+    let count = usize::try_from(next).unwrap() + 10;
+    until(&log, "everything comes after all", || read(count));
+    assert_eq!(member.state(|state| state.losses), 0, "nothing was lost: it was given back");
+    let read = member.leave();
+    let numbers: Vec<u64> = read.into_iter().map(|(_, number)| number).collect();
+    assert_eq!(numbers, (0..next + 10).collect::<Vec<_>>(), "once each, in order");
+}

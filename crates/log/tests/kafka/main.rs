@@ -6,4 +6,5 @@ mod common;
 mod conformance;
 mod group;
 mod producer;
+mod security;
 mod topics;

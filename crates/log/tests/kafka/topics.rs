@@ -1,6 +1,7 @@
 //! What opening refuses, and what is noticed when topics change under a running log.
 
 use std::ops::ControlFlow;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::common::{Admin, batch, everything, open, options, until, with_bytes_max};
@@ -93,6 +94,27 @@ fn a_topic_that_is_made_anew_under_a_reader_is_an_error() {
     until(&log, "reading fails", || read().is_err());
     let error = read().unwrap_err();
     assert!(matches!(error, ReadError::Changed { seen: Offset(10), end: Offset(0), .. }), "{error}");
+}
+
+#[test]
+fn who_is_told_of_a_row_finds_it_in_the_table() {
+    let options = options(Broker::shared());
+    let table: Arc<OnceLock<ControlTopic>> = Arc::default();
+    let (told, heard) = std::sync::mpsc::channel();
+    let own = Arc::clone(&table);
+    let topic = ControlTopic::open(&options, "rules", move |record| {
+        // Nothing was written before it was open.
+        let found = own.get().and_then(|table| table.get(&record.key)).map(|row| row.offset);
+        told.send((record.offset, found)).unwrap();
+    });
+    let topic = table.get_or_init(|| topic.unwrap());
+    for n in 0..50_u8 {
+        drop(topic.put_later(b"key", Some(&[n])));
+    }
+    for n in 0..50 {
+        let (offset, found) = heard.recv_timeout(crate::common::PATIENCE).unwrap();
+        assert_eq!((offset, found), (Offset(n), Some(Offset(n))));
+    }
 }
 
 #[test]

@@ -3,6 +3,8 @@
 pub(crate) mod dead_letters;
 pub(crate) mod rebuild;
 pub(crate) mod rules;
+pub(crate) mod snapshots;
+pub(crate) mod trim;
 
 use axum::http::StatusCode;
 use barrage_event::Partition;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use barrage_event::{Partition, Position};
 use barrage_projection::ReadContext;
-use barrage_worker::{PartitionStatus, RebuildError, Snapshot, Stores};
+use barrage_worker::{PartitionStatus, RebuildError, Snapshot, Snapshots, Stores, TakeError};
 use tokio::sync::Semaphore;
 
 use self::fields::{
@@ -25,6 +25,7 @@ pub struct Local(Arc<Inner>);
 
 struct Inner {
     stores: Stores,
+    snapshots: Option<Snapshots>,
     scans: Semaphore,
 }
 
@@ -39,8 +40,14 @@ impl Local {
     /// whoever asked.
     #[must_use]
     pub fn new(stores: Stores, scans_in_flight_max: u32) -> Self {
+        Self::with_snapshots(stores, None, scans_in_flight_max)
+    }
+
+    /// The same of a process that takes snapshots, which are taken on demand too.
+    #[must_use]
+    pub fn with_snapshots(stores: Stores, snapshots: Option<Snapshots>, scans_in_flight_max: u32) -> Self {
         let scans = Semaphore::new(usize::try_from(scans_in_flight_max).unwrap_or(Semaphore::MAX_PERMITS));
-        Self(Arc::new(Inner { stores, scans }))
+        Self(Arc::new(Inner { stores, snapshots, scans }))
     }
 
     /// The stores.
@@ -129,6 +136,11 @@ impl Local {
                 self.0.stores.rebuild(partition).map_err(|error| not_rebuilt(partition, error))?;
                 Ok(Found::Done)
             }
+            Ask::Snapshot => {
+                let snapshots = self.0.snapshots.as_ref().ok_or_else(|| no_place(partition))?;
+                snapshots.begin(partition).map_err(not_taken)?;
+                Ok(Found::Done)
+            }
             Ask::Apps => {
                 let (apps, _) = self.read(question, |view| Ok(view.snapshot.meta().apps.clone()))?;
                 Ok(Found::Apps(apps))
@@ -174,6 +186,18 @@ struct View<'s> {
 impl View<'_> {
     fn context(&self, app: u32) -> ReadContext<'_> {
         ReadContext { reader: self.snapshot, app, at_ms: self.at_ms, rules: self.snapshot.rules() }
+    }
+}
+
+fn no_place(partition: Partition) -> ApiError {
+    let message = format!("no snapshot of {partition} is taken: its process has no place for snapshots");
+    ApiError::new(Code::Conflict, message, "set snapshot.url, for every process that runs partitions")
+}
+
+fn not_taken(error: TakeError) -> Failure {
+    match error {
+        TakeError::Unavailable(why) => why.into(),
+        TakeError::Snapshot(_) | TakeError::Stopped => ApiError::unavailable(error).into(),
     }
 }
 

@@ -37,7 +37,7 @@ pub(crate) async fn status(inner: Arc<Inner>, call: Call) -> Result<Reply, ApiEr
         ("stream_time".to_owned(), as_of.event_time_ms.into()),
         ("lag".to_owned(), lag.into()),
         // The embedded log has no spool: a callback is answered when it is in the log itself.
-        ("spool".to_owned(), Json::Null),
+        ("spool".to_owned(), inner.parts.around.spools.as_ref().map_or(Json::Null, |spools| spools())),
         ("version".to_owned(), env!("CARGO_PKG_VERSION").into()),
     ]);
     let body = Json::Object(fields).to_string();
@@ -109,6 +109,7 @@ fn partition(status: &PartitionStatus, owner: Option<&str>) -> Json {
         "duplicates": status.duplicates,
         "dead_letters": status.dead_letters,
         "needs_rebuild": status.needs_rebuild,
+        "outgoing": status.outgoing,
     });
     if let Some(error) = error {
         fields["error"] = error.into();
@@ -137,6 +138,7 @@ fn unavailable(partition: Partition, owner: Option<&str>, error: &ApiError) -> J
         "duplicates": null,
         "dead_letters": null,
         "needs_rebuild": null,
+        "outgoing": null,
         "error": error.message,
     })
 }

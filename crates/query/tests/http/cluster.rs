@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use barrage_event::{Partition, Position};
 use barrage_log::EventLog;
-use barrage_query::api::ApiParts;
+use barrage_query::api::{ApiParts, Around};
 use barrage_query::{
     Api, Local, Metrics, OwnerOptions, OwnerRecord, OwnerService, OwnerTable, Owners, OwnersParts, QueryOptions, Shape,
     Sorts, serve, serve_owner,
@@ -101,6 +101,7 @@ impl Reads {
             api_key: KEY.to_owned(),
             options,
             metrics,
+            around: Around::default(),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address").to_string();

@@ -8,7 +8,7 @@ use barrage_event::{Stamp, callback};
 use barrage_ingest::{Appender, Rules, SystemClock};
 use barrage_log::{EmbeddedLog, EmbeddedOptions, EventLog};
 use barrage_projection::Statistic;
-use barrage_query::api::ApiParts;
+use barrage_query::api::{ApiParts, Around};
 use barrage_query::{
     Admin, AdminOptions, Api, ApplyRulesError, Local, Metrics, Owners, QueryOptions, RulesApplied, RulesControl,
     RulesVersion, serve,
@@ -131,6 +131,7 @@ impl Service {
             api_key: KEY.to_owned(),
             options: query_options,
             metrics,
+            around: Around::default(),
         });
         let admin = Admin::new(Arc::new(registry), AdminOptions::default()).of_stores(&worker.stores());
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");

@@ -235,6 +235,8 @@ async fn every_bad_request_gets_its_status_and_code() {
         ("DELETE", "/v1/rules", 405, "method_not_allowed"),
         ("POST", "/v1/rules", 401, "unauthorized"),
         ("POST", "/v1/rebuild?partition=all", 401, "unauthorized"),
+        ("POST", "/v1/snapshots?partition=all", 401, "unauthorized"),
+        ("POST", "/v1/log/trim", 401, "unauthorized"),
     ];
     for (method, path, status, code) in table {
         let answer = service.ask(method, path, &[], "").await;
@@ -332,6 +334,7 @@ async fn answers_are_what_the_document_describes() {
         ("/v1/rules/history", "/v1/rules/history".to_owned()),
         ("/v1/dead-letters", "/v1/dead-letters".to_owned()),
         ("/v1/rebuild", "/v1/rebuild".to_owned()),
+        ("/v1/snapshots", "/v1/snapshots".to_owned()),
     ] {
         let answer = service.get(&path).await.ok();
         let content = &document["paths"][pattern]["get"]["responses"]["200"]["content"]["application/json"]["schema"];

@@ -53,7 +53,13 @@ impl Runner {
     fn opened(&mut self, opened: Result<Engine, Stop>) {
         match opened {
             Ok(engine) => {
-                self.shared.open(engine.store(), engine.committed());
+                self.shared.with_status(|status| status.outgoing = engine.outgoing());
+                if self.waiting.follow.is_some() {
+                    let log = self.common.log.as_ref();
+                    self.shared.open_behind(engine.store(), engine.committed(), log, log.ask_ends());
+                } else {
+                    self.shared.open(engine.store(), engine.committed());
+                }
                 self.engine = Some(engine);
             }
             Err(error) => self.stop(&error),

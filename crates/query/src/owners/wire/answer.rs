@@ -1,7 +1,7 @@
 //! Answers and failures.
 
 use barrage_event::{Offset, Partition};
-use barrage_worker::{PartitionStatus, Phase, RebuildStatus};
+use barrage_worker::{PartitionStatus, Phase, RebuildStatus, SnapshotStatus, TakenSnapshot};
 
 use super::{BadMessage, place_in, place_out};
 use crate::error::{ApiError, Code};
@@ -87,12 +87,24 @@ pub(crate) fn status(status: &PartitionStatus) -> proto::PartitionStatus {
         duplicates: status.duplicates,
         dead_letters: status.dead_letters,
         needs_rebuild: status.needs_rebuild,
+        outgoing: status.outgoing,
         rebuild: status.rebuild.as_ref().map(|rebuild| proto::RebuildStatus {
             offset: rebuild.offset.0,
             end: rebuild.end.0,
             done: rebuild.done,
             hashes_match: rebuild.hashes_match,
             error: rebuild.error.clone(),
+        }),
+        snapshot: status.snapshot.as_ref().map(|snapshot| proto::SnapshotStatus {
+            taking: snapshot.taking,
+            error: snapshot.error.clone(),
+            last: snapshot.last.as_ref().map(|last| proto::TakenSnapshot {
+                name: last.name.clone(),
+                next_offset: last.next_offset.0,
+                created_at_ms: last.created_at_ms,
+                bytes: last.bytes,
+                state_hash: last.state_hash.clone(),
+            }),
         }),
     }
 }
@@ -176,12 +188,24 @@ fn status_in(partition: Partition, status: proto::PartitionStatus) -> Result<Par
         duplicates: status.duplicates,
         dead_letters: status.dead_letters,
         needs_rebuild: status.needs_rebuild,
+        outgoing: status.outgoing,
         rebuild: status.rebuild.map(|rebuild| RebuildStatus {
             offset: Offset(rebuild.offset),
             end: Offset(rebuild.end),
             done: rebuild.done,
             hashes_match: rebuild.hashes_match,
             error: rebuild.error,
+        }),
+        snapshot: status.snapshot.map(|snapshot| SnapshotStatus {
+            taking: snapshot.taking,
+            error: snapshot.error,
+            last: snapshot.last.map(|last| TakenSnapshot {
+                name: last.name,
+                next_offset: Offset(last.next_offset),
+                created_at_ms: last.created_at_ms,
+                bytes: last.bytes,
+                state_hash: last.state_hash,
+            }),
         }),
     })
 }
@@ -228,12 +252,24 @@ mod tests {
             duplicates: 8,
             dead_letters: 9,
             needs_rebuild: true,
+            outgoing: 10,
             rebuild: Some(RebuildStatus {
                 offset: Offset(1),
                 end: Offset(2),
                 done: true,
                 hashes_match: Some(false),
                 error: Some(String::new()),
+            }),
+            snapshot: Some(SnapshotStatus {
+                taking: true,
+                last: Some(TakenSnapshot {
+                    name: "n".to_owned(),
+                    next_offset: Offset(3),
+                    created_at_ms: 4,
+                    bytes: 5,
+                    state_hash: "6".to_owned(),
+                }),
+                error: Some("e".to_owned()),
             }),
         };
         let made = serde_json::Map::from_iter([("b".to_owned(), serde_json::json!(1.5)), ("a".to_owned(), "é".into())]);
@@ -244,7 +280,12 @@ mod tests {
             Found::Number(None, seen()),
             Found::Number(Some(0), seen()),
             Found::Levels([(0, u64::MAX), (3, 1)].into(), seen()),
-            Found::Status(Box::new(PartitionStatus { phase: Phase::Live, rebuild: None, ..status.clone() })),
+            Found::Status(Box::new(PartitionStatus {
+                phase: Phase::Live,
+                rebuild: None,
+                snapshot: None,
+                ..status.clone()
+            })),
             Found::Status(Box::new(status)),
             Found::Done,
             Found::Apps(vec![1, u32::MAX]),

@@ -49,6 +49,7 @@ fn ask_out(ask: &Ask) -> Wire {
         Ask::DeadLetters { from, limit } => Wire::DeadLetters(proto::DeadLetters { from: from.0, limit: count(limit) }),
         Ask::Status => Wire::PartitionState(proto::PartitionState {}),
         Ask::Rebuild => Wire::Rebuild(proto::Rebuild {}),
+        Ask::Snapshot => Wire::Snapshot(proto::Snapshot {}),
         Ask::WaitFor { offset, timeout_ms } => Wire::WaitFor(proto::WaitFor { offset: offset.0, timeout_ms }),
         Ask::Apps => Wire::Apps(proto::Apps {}),
     }
@@ -99,6 +100,7 @@ fn ask_in(wire: Wire) -> Result<Ask, BadMessage> {
         }
         Wire::PartitionState(proto::PartitionState {}) => Ask::Status,
         Wire::Rebuild(proto::Rebuild {}) => Ask::Rebuild,
+        Wire::Snapshot(proto::Snapshot {}) => Ask::Snapshot,
         Wire::WaitFor(proto::WaitFor { offset, timeout_ms }) => {
             if timeout_ms > AT_LEAST_WAIT_MS_MAX {
                 return Err(BadMessage("timeout_ms is out of range"));
@@ -148,6 +150,7 @@ mod tests {
             Ask::DeadLetters { from: Offset(3), limit: 2 },
             Ask::Status,
             Ask::Rebuild,
+            Ask::Snapshot,
             Ask::WaitFor { offset: Offset(u64::MAX), timeout_ms: 60_000 },
             Ask::Apps,
         ] {

@@ -1,0 +1,148 @@
+//! What each statistic costs a record, how that cost goes as a log grows, and ranking 10,000 rooms.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use barrage_replay::load::{ClosedLoop, OpenLoop, closed_loop, open_loop};
+
+use crate::clock::now_ms;
+use crate::percentiles::{ms, percentile};
+use crate::prepare;
+use crate::report::{Aim, Report};
+use crate::server::{Kind, Server};
+use crate::traffic::{Crowd, Traffic, requests};
+use crate::worker::{Setup, engines, open};
+
+/// Reports the statistics.
+pub(crate) fn run(report: &mut Report, dir: &Path) -> Result<()> {
+    each(report, &dir.join("each"))?;
+    curve(report, &dir.join("curve"))?;
+    ranking(report, &dir.join("ranking"))
+}
+
+/// The same log with the first statistic, the first two, and so on: what the next one adds is what it costs, because it
+/// may read the rows of those before it.
+fn each(report: &mut Report, dir: &Path) -> Result<()> {
+    let records = if report.quick() { 150_000 } else { 1_000_000 };
+    report.section("statistics", "a hot log through the first statistics, one more each time; one thread");
+    prepare::mixed(dir, 4, Crowd::HOT, records)?;
+    let log = open(dir, 4)?;
+    let names: Vec<&str> = barrage::statistics::statistics().iter().map(|statistic| statistic.name()).collect();
+    let mut costs = Vec::new();
+    for count in 0..=names.len() {
+        let setup = Setup { statistics: count, ..Setup::HOT };
+        // The quicker one of two: a neighbour of this machine only ever adds.
+        let first = engines(dir, &format!("a{count}"), &log, setup)?.finish()?;
+        let second = engines(dir, &format!("b{count}"), &log, setup)?.finish()?;
+        costs.push(first.ns().min(second.ns()));
+    }
+    let whole = costs.last().copied().unwrap_or_default();
+    report.figure("a record, without statistics", costs[0], "ns");
+    for (name, pair) in names.iter().zip(costs.windows(2)) {
+        report.figure(format!("{name} adds"), pair[1] - pair[0], "ns");
+        report.figure(format!("{name}, share of all"), 100.0 * (pair[1] - pair[0]) / whole, "%");
+    }
+    report.figure("a record, with all", whole, "ns");
+    report.aimed("all statistics, hot, per core", 1e9 / whole, "records/s", Aim::AtLeast(200_000.0));
+    Ok(())
+}
+
+/// One long log, without bodies: the cost of a record after so many.
+fn curve(report: &mut Report, dir: &Path) -> Result<()> {
+    let places: &[u64] =
+        if report.quick() { &[100_000, 300_000] } else { &[100_000, 300_000, 1_000_000, 3_000_000, 10_000_000] };
+    report.section("growth", "one log through all statistics; the cost of a record around the place named");
+    let all = places.last().copied().unwrap_or_default();
+    prepare::long(dir, Crowd::EVENING, all + all / 10)?;
+    let log = open(dir, 1)?;
+    let mut engines = engines(dir, "all", &log, Setup { statistics: usize::MAX, ..Setup::HOT })?;
+    let mut first = None;
+    for &place in places {
+        // Both topics have one partition; records of rooms are a little more than half of all.
+        let (from, to) = (place - place / 10, place + place / 10);
+        engines.run_records(from)?;
+        let pass = engines.run_records(to)?;
+        let first = *first.get_or_insert(pass.ns());
+        report.figure(format!("at {place} records"), pass.ns(), "ns");
+        report.figure(format!("at {place} records, to the first"), pass.ns() / first, "times");
+    }
+    Ok(())
+}
+
+/// `GET /v1/rooms?sort=heat` over 10,000 rooms while callbacks come in.
+fn ranking(report: &mut Report, dir: &Path) -> Result<()> {
+    report.section("ranking", "the hottest 50 of 10,000 rooms, asked again and again while callbacks come in");
+    let rooms = if report.quick() { 1_000 } else { 10_000 };
+    let crowd = Crowd { rooms, users: rooms * 5, pairs: rooms * 10 };
+    let mut server = Server::start(Kind::Whole, dir)?;
+    server.wait_ready()?;
+    let query = server.query().context("the whole server was built")?.to_owned();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let mut traffic = Traffic::new(crowd, 12);
+    let count = rooms * 20;
+    let load = ClosedLoop { connections: 64, requests: Some(count), duration: None };
+    runtime.block_on(closed_loop(&server.callback, requests(&mut traffic, count as usize, now_ms()), load))?;
+    server.wait_caught_up()?;
+    for (name, load) in [("idle", None), ("with 1,000 callbacks/s", Some(1_000.0))] {
+        let seconds = if report.quick() { 2 } else { 5 };
+        let duration = Duration::from_secs(seconds);
+        let more = requests(&mut traffic, 1_000 * seconds as usize + 1, now_ms());
+        let callback = server.callback.clone();
+        let task = load.map(|rate| {
+            runtime.spawn(async move { open_loop(&callback, more, OpenLoop { rate, duration, connections: 16 }).await })
+        });
+        let (mut times, begun) = (Vec::new(), Instant::now());
+        let mut connection = Connection::open(&query)?;
+        while begun.elapsed() < duration {
+            times.push(connection.get("/v1/rooms?sort=heat&limit=50")?);
+        }
+        if let Some(task) = task {
+            runtime.block_on(task)??;
+        }
+        report.figure(format!("{name}, p50"), ms(percentile(&mut times, 0.5)), "ms");
+        report.aimed(format!("{name}, p99"), ms(percentile(&mut times, 0.99)), "ms", Aim::AtMost(5.0));
+    }
+    server.stop()
+}
+
+/// One kept-alive connection.
+struct Connection(TcpStream, Vec<u8>);
+
+impl Connection {
+    fn open(host: &str) -> Result<Self> {
+        let stream = TcpStream::connect(host)?;
+        stream.set_nodelay(true)?;
+        Ok(Self(stream, vec![0; 1 << 20]))
+    }
+
+    /// Asks, reads the whole answer, and says how long that took.
+    fn get(&mut self, path: &str) -> Result<Duration> {
+        let begun = Instant::now();
+        self.0.write_all(format!("GET {path} HTTP/1.1\r\nHost: b\r\n\r\n").as_bytes())?;
+        let mut length = 0;
+        loop {
+            let read = self.0.read(&mut self.1[length..])?;
+            if read == 0 {
+                bail!("the connection was closed");
+            }
+            length += read;
+            let text = String::from_utf8_lossy(&self.1[..length]);
+            let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+            if !head.starts_with("HTTP/1.1 200") {
+                bail!("answered {head}\n{body}");
+            }
+            let head = head.to_ascii_lowercase();
+            let declared = head.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
+            let whole = match declared {
+                Some(bytes) => body.len() >= bytes,
+                None => body.ends_with("0\r\n\r\n"),
+            };
+            if whole {
+                return Ok(begun.elapsed());
+            }
+        }
+    }
+}
