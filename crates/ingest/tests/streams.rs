@@ -31,7 +31,8 @@ async fn a_stream_callback_is_taken_for_its_own_signature_and_nothing_else_is() 
     let named = format!("{unsigned}&CallbackCommand=Live.StreamPush");
     let expired = push(&right).replace(&UNTIL_S.to_string(), "1669871000");
     let stream = (Some(TOKEN), Some(STREAM_KEY));
-    let table: [(&str, (Option<&str>, Option<&str>), &str, &str, String, u16); 15] = [
+    type Keys = (Option<&'static str>, Option<&'static str>);
+    let table: [(&str, Keys, &str, &str, String, u16); 15] = [
         ("as CSS sends it", stream, &unsigned, "", push(&right), 200),
         ("the same without a token", (None, Some(STREAM_KEY)), &unsigned, "", push(&right), 200),
         ("a wrong one", stream, &unsigned, "", push(&wrong), 401),

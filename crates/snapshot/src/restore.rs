@@ -146,7 +146,7 @@ impl SnapshotStore {
                 }
             }
             let newer = suiting.iter().find(|name| before.as_ref().is_none_or(|before| *name > before));
-            let name = newer.or(suiting.last()).ok_or(SnapshotError::None(partition))?;
+            let name = newer.or_else(|| suiting.last()).ok_or(SnapshotError::None(partition))?;
             let manifest = self.verify(env, log_uuid, partition, name, scratch)?;
             // Before anything is given up behind it.
             self.block_on(self.mark(log_uuid, partition, name))?;

@@ -37,7 +37,7 @@ pub(crate) fn log(args: &LogArgs, environment: impl Iterator<Item = (String, Str
                 ConfigArgs { config: args.config.clone(), brokers: args.brokers.clone(), ..ConfigArgs::default() };
             let config = config::load(&place, environment).map_err(Failure::configuration)?.config;
             match &config.kafka {
-                Some(options) => Source::Kafka(KafkaReader::open(options)?),
+                Some(options) => Source::Kafka(Box::new(KafkaReader::open(options)?)),
                 None => Source::open_files(&config.data_dir)?,
             }
         }
@@ -59,7 +59,7 @@ fn trim(server: &ServerArgs) -> Result<Exit, Failure> {
 /// Where records are read.
 enum Source {
     Files(LogReader),
-    Kafka(KafkaReader),
+    Kafka(Box<KafkaReader>),
 }
 
 impl Source {
