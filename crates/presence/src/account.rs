@@ -33,13 +33,13 @@ impl Projection for AccountPresence {
         match &record.event {
             Event::MembersJoined(e) => {
                 let web = record.platform == "web";
-                came(cx, record, e.members.iter().next().unwrap_or(""), e.group_id, web)
+                came(cx, record, e.members.iter().next().unwrap_or(""), e.group_id, Some(web))
             }
             Event::MembersLeft(e) => left(cx, record, e.members.iter().next().unwrap_or(""), e.group_id, true),
             Event::MemberState(e) => {
                 let account = e.members.iter().next().unwrap_or("");
                 if e.online {
-                    came(cx, record, account, e.group_id, false)
+                    came(cx, record, account, e.group_id, None)
                 } else {
                     left(cx, record, account, e.group_id, false)
                 }
@@ -119,7 +119,7 @@ fn came(
     record: &EnvelopeView<'_>,
     name: &str,
     group_id: &str,
-    web: bool,
+    web: Option<bool>,
 ) -> Result<(), ApplyError> {
     let at_ms = record.occurred_at_ms;
     let one_room = cx.rules.presence.web_one_room;
@@ -127,8 +127,9 @@ fn came(
         let (gone_ms, gone_uncertain_ms) = (account.gone_ms, account.gone_uncertain_ms);
         let own = room(account, group_id);
         if at_ms >= own.joined_ms {
+            // A member state names no platform: it says something new of one who was not there only.
+            own.web = web.unwrap_or(own.web && own.is_open());
             own.joined_ms = at_ms;
-            own.web = web || own.web && at_ms == own.joined_ms;
             own.told_gone = false;
         }
         // The account went after that, and this room was not told because it was not known to be one of its rooms.
@@ -136,7 +137,7 @@ fn came(
             own.told_gone = true;
             voice.say(group_id, Change::Gone { uncertain_ms: gone_uncertain_ms }, gone_ms);
         }
-        if web && one_room {
+        if web == Some(true) && one_room {
             leave_for_another(account, voice, group_id, at_ms);
         }
     })?)
