@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "not every test uses all of it")]
 
+pub(crate) mod world;
+
 use barrage_event::proto as wire;
 use barrage_event::proto::envelope::Event as Wire;
 use barrage_projection::memory::Harness;
