@@ -42,9 +42,9 @@ impl Kind {
             Self::Joined => 2,
             Self::Entered | Self::Recovered => 3,
             Self::Message => 4,
-            Self::Gone(_) => 5,
-            Self::Destroyed => 6,
-            Self::Back => 7,
+            Self::Back => 5,
+            Self::Gone(_) => 6,
+            Self::Destroyed => 7,
         }
     }
 
