@@ -98,6 +98,14 @@ impl Account {
         amounts(self.totals)[metric as usize]
     }
 
+    /// The most that the level can be at a time if nothing happens before.
+    pub(crate) fn level_at_most(&self, at_ms: i64, rules: &LevelRules) -> u32 {
+        let mut at_most = self.counted(rules);
+        let online = &mut at_most[Metric::Online as usize];
+        *online = online.saturating_add(self.online_at_most(at_ms) - self.total(Metric::Online));
+        level(score(&points(&at_most, rules)), rules)
+    }
+
     /// What counts of each metric by these rules.
     pub(crate) fn counted(&self, rules: &LevelRules) -> Amounts {
         let mut counted = amounts(self.folded);

@@ -61,13 +61,23 @@ pub(crate) fn capped(amounts: &Amounts, rules: &LevelRules) -> Amounts {
 /// Whole points for each of these amounts.
 pub(crate) fn points(amounts: &Amounts, rules: &LevelRules) -> Amounts {
     let w = &rules.weights;
-    let weights = [w.online_minute, w.message, w.like, w.gift_value, w.membership_month];
-    let units = [MINUTE_MS * THOUSANDTHS, THOUSANDTHS, THOUSANDTHS, THOUSANDTHS, THOUSANDTHS];
-    // 128 bits, because an account may have had 10^16 of something and a weight may be 10^9.
-    std::array::from_fn(|i| {
-        let points = u128::from(amounts[i]) * u128::from(weights[i]) / u128::from(units[i]);
-        u64::try_from(points).unwrap_or(u64::MAX)
-    })
+    let [online_ms, messages, likes, gift_value, membership_months] = *amounts;
+    [
+        part::<{ MINUTE_MS * THOUSANDTHS }>(online_ms, w.online_minute),
+        part::<THOUSANDTHS>(messages, w.message),
+        part::<THOUSANDTHS>(likes, w.like),
+        part::<THOUSANDTHS>(gift_value, w.gift_value),
+        part::<THOUSANDTHS>(membership_months, w.membership_month),
+    ]
+}
+
+fn part<const UNIT: u64>(amount: u64, weight: u64) -> u64 {
+    match amount.checked_mul(weight) {
+        // A division by a constant is none, and this runs for every event.
+        Some(product) => product / UNIT,
+        // An account may have had 10^16 of something, and a weight may be 10^9.
+        None => u64::try_from(u128::from(amount) * u128::from(weight) / u128::from(UNIT)).unwrap_or(u64::MAX),
+    }
 }
 
 /// The sum of the parts.

@@ -1,5 +1,6 @@
 //! The projection, on accounts.
 
+use barrage_event::rules::LevelRules;
 use barrage_event::{EnvelopeView, Event, MessageKind, Topic};
 use barrage_like_tallies::tables::Accounts as TallyAccounts;
 use barrage_online_duration::tables::Accounts as OnlineAccounts;
@@ -54,9 +55,20 @@ impl Projection for AccountLevels {
         let event_ms = record.occurred_at_ms.clamp(0, cx.stream_time_ms.saturating_add(AHEAD_MS).max(0));
         let look = Look { event_ms, stream_ms: cx.stream_time_ms };
         let step = Step { key: (record.app, account), what, look };
-        // Taken out while the event is applied, because other tables are read through the same context.
-        let mut row = std::mem::take(cx.table::<Accounts>()?.entry(&step.key)?);
-        let result = step.apply(cx, &mut row);
+        let (rules, version) = (cx.rules, cx.rules_version);
+        let row = cx.table::<Accounts>()?.entry(&step.key)?;
+        let plain = step.is_plain(row, version);
+        if plain {
+            // Nearly every event: nothing else needs to be read.
+            step.begin(row, &rules.levels);
+            step.add(row, Metric::Messages, 1);
+            if row.level_at_most(row.look_at(event_ms), &rules.levels) <= row.told_level {
+                return Ok(());
+            }
+        }
+        // Taken out meanwhile, because other tables are read through the same context.
+        let mut row = std::mem::take(row);
+        let result = if plain { step.tell(cx, &mut row) } else { step.apply(cx, &mut row) };
         *cx.table::<Accounts>()?.entry(&step.key)? = row;
         Ok(result?)
     }
@@ -85,6 +97,11 @@ enum What {
     Connection,
 }
 
+/// Whether like tallies count something of such a message.
+fn is_counted_elsewhere(kind: MessageKind) -> bool {
+    matches!(kind, MessageKind::Gift | MessageKind::Like | MessageKind::Membership)
+}
+
 struct Step<'a> {
     key: (u32, &'a str),
     what: What,
@@ -93,33 +110,43 @@ struct Step<'a> {
 
 impl Step<'_> {
     fn apply(&self, cx: &mut Context<'_>, row: &mut Account) -> Result<(), StoreError> {
-        let rules = &cx.rules.levels;
-        row.fold(self.look.stream_ms, rules);
+        self.begin(row, &cx.rules.levels);
         if row.rules_version != cx.rules_version {
             self.follow_rules(cx, row)?;
         }
-        let known = row.totals;
         match self.what {
             What::Connection => self.look(cx, row, self.look.event_ms)?,
             What::Delivered(kind) => {
                 self.add(row, Metric::Messages, 1);
-                if matches!(kind, MessageKind::Gift | MessageKind::Like | MessageKind::Membership) {
+                if is_counted_elsewhere(kind) {
                     self.take_over(cx, row)?;
                 }
             }
             What::Counted => self.take_over(cx, row)?,
         }
-        if day_of(self.look.event_ms) < row.folded_below && row.totals != known {
-            row.too_late = row.too_late.saturating_add(1);
-        }
-        // Once a day online time is put into its days while it is clear on which it was. And a session that had fallen
-        // silent is open again when somebody writes.
-        let next_day = day_of(self.look.event_ms) > day_of(row.online_until_ms);
-        let silent = !row.online_open && row.online_until_ms != 0;
-        if self.what != What::Connection && (row.online_open && next_day || silent) {
+        if self.needs_a_look(row) {
             self.look(cx, row, self.look.event_ms)?;
         }
         self.tell(cx, row)
+    }
+
+    fn begin(&self, row: &mut Account, rules: &LevelRules) {
+        row.fold(self.look.stream_ms, rules);
+        row.too_late = row.too_late.saturating_add((day_of(self.look.event_ms) < row.folded_below).into());
+    }
+
+    /// Whether the event is a message and nothing else.
+    fn is_plain(&self, row: &Account, version: u32) -> bool {
+        let message = matches!(self.what, What::Delivered(kind) if !is_counted_elsewhere(kind));
+        message && row.rules_version == version && !self.needs_a_look(row)
+    }
+
+    /// Once a day online time is put into its days, while it is clear on which it was. And a session that had fallen
+    /// silent is open again when somebody writes.
+    fn needs_a_look(&self, row: &Account) -> bool {
+        let next_day = day_of(self.look.event_ms) > day_of(row.online_until_ms);
+        let silent = !row.online_open && row.online_until_ms != 0;
+        self.what != What::Connection && (row.online_open && next_day || silent)
     }
 
     fn add(&self, row: &mut Account, metric: Metric, amount: u64) {
@@ -163,15 +190,11 @@ impl Step<'_> {
     fn tell(&self, cx: &mut Context<'_>, row: &mut Account) -> Result<(), StoreError> {
         let rules = cx.rules;
         let at_ms = row.look_at(self.look.event_ms);
-        let counted = row.counted(&rules.levels);
-        // The most that it can be without a look at online duration, whose row need not be read for nearly any event.
-        let mut at_most = counted;
-        let online = &mut at_most[Metric::Online as usize];
-        *online = online.saturating_add(row.online_at_most(at_ms) - row.total(Metric::Online));
-        if level(score(&points(&at_most, &rules.levels)), &rules.levels) <= row.told_level {
+        // The row of online duration need not be read for nearly any event.
+        if row.level_at_most(at_ms, &rules.levels) <= row.told_level {
             return Ok(());
         }
-        if at_most != counted {
+        if row.online_open {
             self.look(cx, row, self.look.event_ms)?;
         }
         let score = score(&points(&row.counted(&rules.levels), &rules.levels));

@@ -83,10 +83,7 @@ pub(crate) fn levels(cx: &ReadContext<'_>) -> Result<BTreeMap<u32, u64>, StoreEr
 fn level_at(cx: &ReadContext<'_>, account: &str, row: &mut Account) -> Result<u32, StoreError> {
     let rules = &cx.rules.levels;
     let now = row.level(rules);
-    let mut at_most = row.counted(rules);
-    let online = &mut at_most[Metric::Online as usize];
-    *online = online.saturating_add(row.online_at_most(row.look_at(cx.at_ms)) - row.total(Metric::Online));
-    if level(score(&points(&at_most, rules)), rules) == now {
+    if row.level_at_most(row.look_at(cx.at_ms), rules) == now {
         return Ok(now);
     }
     go_on(cx, account, row)?;

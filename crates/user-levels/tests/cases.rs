@@ -106,6 +106,38 @@ fn a_session_over_several_days_fills_each_of_them() {
 }
 
 #[test]
+fn a_session_that_falls_silent_counts_on_the_days_before_it_did() {
+    let mut rules = plain();
+    rules.duration.session_timeout_ms = 2 * HOUR_MS.unsigned_abs();
+    // From 23:00 to 01:00, where it is given up; the next one begins at ten.
+    let mut harness = new(rules.clone());
+    let evening = TUESDAY_MS - HOUR_MS;
+    apply(&mut harness, &record("ann", Act::Login, evening, 1));
+    let morning = TUESDAY_MS + 10 * HOUR_MS;
+    let minutes = |harness: &barrage_projection::memory::Harness, cap: u64, at: i64| {
+        let mut rules = rules.clone();
+        rules.levels.daily_max.online_minute = cap;
+        level(&harness.store, &rules, "ann", at)["parts"]["online"]["points"].as_u64().expect("points")
+    };
+    harness.commit(usize::MAX);
+    assert_eq!([0, 90, 60, 30].map(|cap| minutes(&harness, cap, morning)), [120, 120, 120, 60]);
+    apply(&mut harness, &record("ann", Act::Login, morning, 2));
+    harness.commit(usize::MAX);
+    assert_eq!([0, 90, 60, 30].map(|cap| minutes(&harness, cap, morning)), [120, 120, 120, 60]);
+
+    // A bill that comes in the silence is no sign of life; a message at 03:00 is, and the session was open all the time.
+    let mut harness = new(rules.clone());
+    for (number, (act, at)) in
+        (1..).zip([(Act::Login, -2), (Act::GiftBilled { value: 1 }, 1), (Act::Text, 3), (Act::Logout, 4)])
+    {
+        apply(&mut harness, &record("ann", act, TUESDAY_MS + at * HOUR_MS, number));
+    }
+    harness.commit(usize::MAX);
+    let found = [0, 300, 240, 120, 60].map(|cap| minutes(&harness, cap, TUESDAY_MS + 5 * HOUR_MS));
+    assert_eq!(found, [360, 360, 360, 240, 120]);
+}
+
+#[test]
 fn a_late_end_is_taken_back_from_the_newest_days() {
     let mut harness = new(plain());
     apply(&mut harness, &record("ann", Act::Login, TUESDAY_MS - 60 * MINUTE_MS, 1));
