@@ -28,6 +28,7 @@ pub(crate) struct Own {
 }
 
 impl Own {
+    #[allow(clippy::needless_pass_by_value, reason = "numbers are written as they are")]
     pub(crate) fn with(mut self, name: &str, value: impl ToString) -> Self {
         self.environment.push((name.to_owned(), value.to_string()));
         self

@@ -65,7 +65,7 @@ fn curve(report: &mut Report, dir: &Path) -> Result<()> {
         let (from, to) = (place - place / 10, place + place / 10);
         engines.run_records(from)?;
         let pass = engines.run_records(to)?;
-        let first = *first.get_or_insert(pass.ns());
+        let first = *first.get_or_insert_with(|| pass.ns());
         report.figure(format!("at {place} records"), pass.ns(), "ns");
         report.figure(format!("at {place} records, to the first"), pass.ns() / first, "times");
     }

@@ -128,7 +128,7 @@ impl Sender {
         match common.log.append(&mut self.batch) {
             Ok(ack) => self.derived.on_its_way(keys, ack),
             Err(AppendError::Full { .. } | AppendError::Failed { .. } | AppendError::Closed) => {
-                self.derived.again(&keys)
+                self.derived.again(&keys);
             }
             Err(error) => {
                 let partition = engine.partition();

@@ -223,7 +223,7 @@ fn every_event_takes_effect_once_through_crashes_at_every_step() {
     assert_eq!(counts, expected);
     {
         let heard = listeners.0.lock().expect("no panics");
-        assert_eq!(heard.ids.len() as u32, ROUNDS * EACH, "every notification was heard");
+        assert_eq!(heard.ids.len(), (ROUNDS * EACH) as usize, "every notification was heard");
     }
     let hashes = |worker: &Worker| -> Vec<(Partition, Offset, u128)> {
         worker.stores().status().into_iter().map(|s| (s.partition, s.offset, s.store_hash)).collect()

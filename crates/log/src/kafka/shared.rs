@@ -183,7 +183,7 @@ impl Shared {
     pub(crate) fn compare_clocks(&self, dense: Option<usize>, log_ms: i64, acked_ms: i64, took: Duration) {
         let now = Instant::now();
         let mut clocks = locked(&self.clocks);
-        let seen_ms = clocks.0.observe(dense.unwrap_or(self.shape.total()), log_ms, acked_ms, took, now);
+        let seen_ms = clocks.0.observe(dense.unwrap_or_else(|| self.shape.total()), log_ms, acked_ms, took, now);
         let ahead_ms = clocks.0.ahead_ms();
         #[expect(clippy::cast_precision_loss, reason = "a gauge for people; 2^53 ms are beyond any clock")]
         self.metrics.clock_ahead.set(seen_ms as f64 / 1_000.0);
