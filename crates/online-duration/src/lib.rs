@@ -55,6 +55,11 @@ pub struct Online {
     pub left_ms: i64,
     /// How much before `left_ms` that may have happened, ms.
     pub left_uncertain_ms: u64,
+    /// Whether that device went by a logout.
+    pub logged_out: bool,
+    /// The last login on top of the one session that is open, ms since the epoch: a connection that was replaced, so its
+    /// client reconnected or began anew. 0 when there was none, or when several devices are connected.
+    pub again_ms: i64,
 }
 
 /// How long the account was online up to `at_ms`.

@@ -71,9 +71,11 @@ impl Machine<'_> {
         };
         match (was_on, self.is_on()) {
             (false, true) if !restored => self.state.since_ms = at_ms,
-            (true, false) => self.state.left_ms = at_ms,
-            // An end that was taken back and came again at once: the account went now, not then.
-            (false, false) if restored => self.state.left_ms = at_ms,
+            // Also an end that was taken back and came again at once: the account went now, not then.
+            (was_on, false) if was_on || restored => {
+                self.state.left_ms = at_ms;
+                self.state.logged_out = happening.kind() == Kind::Logout;
+            }
             _ => {}
         }
     }
@@ -102,6 +104,7 @@ impl Machine<'_> {
             }
             if !self.is_on() {
                 self.state.left_ms = ended_ms;
+                self.state.logged_out = false;
             }
         }
     }
@@ -356,6 +359,9 @@ impl Machine<'_> {
     fn answer(mut self) -> Online {
         let (now, since_ms, left_ms) = (self.is_on(), self.state.since_ms, self.state.left_ms);
         let left_uncertain_ms = length(self.state.sure_to_ms, left_ms);
+        let logged_out = self.state.logged_out;
+        let mut open = self.state.devices.iter().filter(|device| device.stage() == Stage::Open);
+        let again_ms = open.next().filter(|_| open.next().is_none()).map_or(0, |device| device.again_ms);
         let at_ms = self.state.at_ms;
         for index in 0..self.state.devices.len() {
             let device = self.state.devices[index];
@@ -370,6 +376,6 @@ impl Machine<'_> {
         let ms = self.state.online_ms;
         let lower_ms = ms.saturating_sub(self.state.doubtful_ms);
         let upper_ms = ms.saturating_add(self.state.extra_ms);
-        Online { ms, lower_ms, upper_ms, now, since_ms, left_ms, left_uncertain_ms }
+        Online { ms, lower_ms, upper_ms, now, since_ms, left_ms, left_uncertain_ms, logged_out, again_ms }
     }
 }

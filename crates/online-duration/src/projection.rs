@@ -1,7 +1,7 @@
 //! The projection: what a record says of its account's connections.
 
 use barrage_event::event::{Action, StateChange};
-use barrage_event::{EnvelopeView, Event, Topic};
+use barrage_event::{EnvelopeView, Event, Message, Topic};
 use barrage_projection::{ApplyError, Context, Projection, TableDef};
 
 use crate::machine::ANY;
@@ -30,17 +30,27 @@ impl Projection for AccountOnlineDuration {
         match &record.event {
             Event::StateChange(change) => state_change(cx, record, change),
             // What the app's own server sends in somebody's name says nothing of their connection.
-            Event::AfterSend(message) | Event::BeforeSend(message) if record.platform != "restapi" => {
-                sign_of_life(cx, record, message.from_account)
+            Event::AfterSend(message) if record.platform != "restapi" => {
+                sign_of_life(cx, record, message.from_account, sent_ms(record, message))
             }
-            // The copy for an account lists that account alone.
+            Event::BeforeSend(message) if record.platform != "restapi" => {
+                sign_of_life(cx, record, message.from_account, record.occurred_at_ms)
+            }
+            // The copy for an account lists that account alone. A member state is no sign of life: it may be that of the
+            // connection whose login is told in the same moment.
             Event::MembersJoined(e) | Event::MembersLeft(e) if !e.by_other && record.platform != "restapi" => {
-                sign_of_life(cx, record, e.members.iter().next().unwrap_or(""))
+                sign_of_life(cx, record, e.members.iter().next().unwrap_or(""), record.occurred_at_ms)
             }
-            Event::MemberState(e) if e.online => sign_of_life(cx, record, e.members.iter().next().unwrap_or("")),
             _ => Ok(()),
         }
     }
+}
+
+/// When its sender sent a delivered message, as far as that is told: delivery comes later.
+fn sent_ms(record: &EnvelopeView<'_>, message: &Message<'_>) -> i64 {
+    let delivered_ms = record.occurred_at_ms;
+    let sent_ms = message.msg_time_s.map_or(delivered_ms.saturating_sub(1_000), |s| s.saturating_mul(1_000));
+    sent_ms.clamp(delivered_ms.saturating_sub(60_000), delivered_ms)
 }
 
 fn lateness_ms(cx: &Context<'_>) -> i64 {
@@ -57,7 +67,7 @@ fn state_change(
         Action::Logout => Kind::Logout,
         Action::Disconnect if change.reason == "TimeOut" => Kind::TimedOut,
         Action::Disconnect => Kind::Closed,
-        Action::CustomStatus => return sign_of_life(cx, record, change.account),
+        Action::CustomStatus => return sign_of_life(cx, record, change.account, record.occurred_at_ms),
         Action::Unspecified => return Ok(()),
     };
     let horizon_ms = cx.stream_time_ms.saturating_sub(lateness_ms(cx));
@@ -73,15 +83,14 @@ fn state_change(
     Ok(())
 }
 
-fn sign_of_life(cx: &mut Context<'_>, record: &EnvelopeView<'_>, name: &str) -> Result<(), ApplyError> {
+fn sign_of_life(cx: &mut Context<'_>, record: &EnvelopeView<'_>, name: &str, at_ms: i64) -> Result<(), ApplyError> {
     let horizon_ms = cx.stream_time_ms.saturating_sub(lateness_ms(cx));
     let rules = &cx.rules.duration;
     let mut accounts = cx.table::<Accounts>()?;
     // An app that has no state changes called back has no rows here, however much its people write.
     let Some(account) = accounts.get_mut(&(record.app, name))? else { return Ok(()) };
     let platform = if record.platform.is_empty() { ANY } else { recent::platform(account, record.platform) };
-    let happening =
-        Happening { at_ms: record.occurred_at_ms, kind: Kind::Sign.into(), platform, kicked: Vec::new() };
+    let happening = Happening { at_ms, kind: Kind::Sign.into(), platform, kicked: Vec::new() };
     recent::insert(account, happening, rules);
     recent::fold(account, horizon_ms, rules);
     Ok(())

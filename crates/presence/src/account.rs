@@ -11,6 +11,12 @@ use crate::tables::Accounts;
 /// Rooms that are kept of one account; above it those that it came to first are forgotten.
 const ROOMS_MAX: usize = 64;
 
+/// A login this soon after a logout belongs to it, ms: a device that is pushed out may log out before the other logs in.
+const PUSHED_OUT_MS: u64 = 1_000;
+
+/// Who joins a room this soon after the login, ms, has started anew: a client that only reconnects joins nothing.
+const STARTED_MS: i64 = 10_000;
+
 /// Open rooms of accounts, on `barrage.user`.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct AccountPresence;
@@ -33,13 +39,13 @@ impl Projection for AccountPresence {
         match &record.event {
             Event::MembersJoined(e) => {
                 let web = record.platform == "web";
-                came(cx, record, e.members.iter().next().unwrap_or(""), e.group_id, web)
+                came(cx, record, e.members.iter().next().unwrap_or(""), e.group_id, Some(web))
             }
             Event::MembersLeft(e) => left(cx, record, e.members.iter().next().unwrap_or(""), e.group_id, true),
             Event::MemberState(e) => {
                 let account = e.members.iter().next().unwrap_or("");
                 if e.online {
-                    came(cx, record, account, e.group_id, false)
+                    came(cx, record, account, e.group_id, None)
                 } else {
                     left(cx, record, account, e.group_id, false)
                 }
@@ -119,27 +125,48 @@ fn came(
     record: &EnvelopeView<'_>,
     name: &str,
     group_id: &str,
-    web: bool,
+    web: Option<bool>,
 ) -> Result<(), ApplyError> {
     let at_ms = record.occurred_at_ms;
     let one_room = cx.rules.presence.web_one_room;
     Ok(with_account(cx, record, name, |account, voice| {
+        if web.is_some() && started(account.back_ms, at_ms) {
+            not_back(account, voice);
+        }
         let (gone_ms, gone_uncertain_ms) = (account.gone_ms, account.gone_uncertain_ms);
         let own = room(account, group_id);
         if at_ms >= own.joined_ms {
+            // A member state names no platform: it says something new of one who was not there only.
+            own.web = web.unwrap_or(own.web && own.is_open());
             own.joined_ms = at_ms;
-            own.web = web || own.web && at_ms == own.joined_ms;
             own.told_gone = false;
+            own.went_on = false;
         }
         // The account went after that, and this room was not told because it was not known to be one of its rooms.
         if gone_ms != 0 && own.is_open() && own.joined_ms <= gone_ms && !own.told_gone {
             own.told_gone = true;
             voice.say(group_id, Change::Gone { uncertain_ms: gone_uncertain_ms }, gone_ms);
         }
-        if web && one_room {
+        if web == Some(true) && one_room {
             leave_for_another(account, voice, group_id, at_ms);
         }
     })?)
+}
+
+/// Whether a join at `at_ms` shows that a client that connected at `since_ms` began anew.
+fn started(since_ms: i64, at_ms: i64) -> bool {
+    since_ms != 0 && (since_ms..=since_ms.saturating_add(STARTED_MS)).contains(&at_ms)
+}
+
+/// The account connected again, but is not in its former rooms.
+fn not_back(account: &mut Account, voice: &mut Voice<'_>) {
+    let back_ms = account.back_ms;
+    for room in account.rooms.iter_mut().filter(|room| room.went_on) {
+        room.went_on = false;
+        room.left_ms = room.left_ms.max(room.joined_ms.saturating_add(1));
+        voice.say(&room.group_id, Change::Gone { uncertain_ms: 0 }, back_ms);
+    }
+    account.back_ms = 0;
 }
 
 /// The Web's rule: joining a room leaves the one before. The joins may have come in any order.
@@ -190,17 +217,25 @@ fn connection_changed(cx: &mut Context<'_>, record: &EnvelopeView<'_>, name: &st
     let Some(now) = cx.table::<Connections>()?.get(&key)?.map(|row| online(row, at_ms, rules)) else { return Ok(()) };
     Ok(with_account(cx, record, name, |account, voice| {
         come_back(account, voice, &now, grace_ms);
+        if now.again_ms > account.back_ms && account.gone_ms == 0 {
+            // Its client reconnected, as far as can be told now.
+            account.back_ms = now.again_ms;
+            for room in &mut account.rooms {
+                room.went_on = room.is_open() && room.joined_ms < now.again_ms;
+            }
+        }
         let hidden = now.now && now.left_ms != 0 && now.left_ms < now.since_ms;
         if !now.now && now.left_ms != 0 && now.left_ms != account.gone_ms {
             account.gone_ms = now.left_ms;
             account.gone_uncertain_ms = now.left_uncertain_ms;
+            account.logged_out = now.logged_out;
             account.left_since = false;
             tell_gone(account, voice, now.left_ms, now.left_uncertain_ms);
-        } else if hidden && now.since_ms.abs_diff(now.left_ms) > grace_ms {
-            // Nobody was told when it went, because nobody knew: its session had no end.
+        } else if hidden && !reconnected(account, now.left_ms, now.since_ms, now.logged_out, grace_ms) {
+            // Nobody was told when it went, because nobody knew: its session had no end, or its end is told late.
             let gone_ms = now.left_ms;
             let uncertain_ms = now.left_uncertain_ms;
-            for room in account.rooms.iter_mut().filter(|r| r.is_open() && r.joined_ms <= gone_ms && !r.told_gone) {
+            for room in account.rooms.iter_mut().filter(|r| r.is_open() && r.joined_ms <= gone_ms && !r.went_on) {
                 room.left_ms = room.joined_ms.saturating_add(1).max(gone_ms);
                 voice.say(&room.group_id, Change::Gone { uncertain_ms }, gone_ms);
             }
@@ -208,10 +243,18 @@ fn connection_changed(cx: &mut Context<'_>, record: &EnvelopeView<'_>, name: &st
     })?)
 }
 
+/// Whether a login at `since_ms` goes on with what ended at `gone_ms`.
+fn reconnected(account: &Account, gone_ms: i64, since_ms: i64, logged_out: bool, grace_ms: u64) -> bool {
+    let grace_ms = if logged_out { grace_ms.min(PUSHED_OUT_MS) } else { grace_ms };
+    let anew = account.rooms.iter().any(|room| room.joined_ms > gone_ms && started(since_ms, room.joined_ms));
+    since_ms.abs_diff(gone_ms) <= grace_ms && !anew
+}
+
 /// Every room that the account was in by then hears that it is gone.
 fn tell_gone(account: &mut Account, voice: &mut Voice<'_>, gone_ms: i64, uncertain_ms: u64) {
     for room in account.rooms.iter_mut().filter(|room| room.is_open() && room.joined_ms <= gone_ms) {
         room.told_gone = true;
+        room.went_on = false;
         voice.say(&room.group_id, Change::Gone { uncertain_ms }, gone_ms);
     }
 }
@@ -223,20 +266,26 @@ fn come_back(account: &mut Account, voice: &mut Voice<'_>, now: &Online, grace_m
     if gone_ms == 0 || !again {
         return;
     }
-    let back_ms = now.since_ms.max(gone_ms);
-    let reconnected = back_ms.abs_diff(gone_ms) <= grace_ms && !account.left_since;
+    // Where it never went, a ms later, so that it comes behind the going.
+    let back_ms = now.since_ms.max(gone_ms.saturating_add(1));
+    let on = now.since_ms <= gone_ms;
+    let reconnected = on
+        || !account.left_since && reconnected(account, gone_ms, now.since_ms, account.logged_out, grace_ms);
     for room in account.rooms.iter_mut().filter(|room| room.told_gone) {
         room.told_gone = false;
         if !room.is_open() {
             continue;
         }
         if reconnected {
+            room.went_on = !on;
             voice.say(&room.group_id, Change::Back, back_ms);
         } else {
             room.left_ms = room.joined_ms.saturating_add(1).max(gone_ms);
         }
     }
+    account.back_ms = if reconnected && !on { back_ms } else { 0 };
     account.gone_ms = 0;
     account.gone_uncertain_ms = 0;
+    account.logged_out = false;
     account.left_since = false;
 }

@@ -240,7 +240,8 @@ pub(crate) fn change_end(
     Ok(true)
 }
 
-/// Nobody is there any more from `at_ms` on. Provisional ends before that stay, later ones are void.
+/// Nobody is there any more from `at_ms` on, which is behind all changes but provisional ends: of those the ones before
+/// that stay, later ones are void.
 pub(crate) fn clear(
     cx: &mut Context<'_>,
     room: &mut Room,

@@ -132,13 +132,23 @@ fn early_hash(key: RoomKey<'_>, account: &str) -> u128 {
 }
 
 fn keep_early(cx: &mut Context<'_>, key: RoomKey<'_>, account: &str, moment: Moment) -> Result<(), StoreError> {
-    if moment.kind() == MomentKind::Sign || account.is_empty() {
+    if account.is_empty() {
         return Ok(());
     }
     let minute = u32::try_from(cx.stream_time_ms.max(0) / MINUTE_MS).unwrap_or(u32::MAX);
     let hash = early_hash(key, account);
     let mut rows = cx.buckets::<EarlyMoments>()?;
     let mut row = rows.remove(hash).unwrap_or_default();
+    // Of signs of life the last of a minute is enough.
+    let replaced = |m: &Moment| {
+        let minute = |m: &Moment| (m.kind, m.at_ms.div_euclid(MINUTE_MS));
+        moment.kind() == MomentKind::Sign && minute(m) == minute(&moment)
+    };
+    if let Some(known) = row.moments.iter_mut().find(|known| replaced(known)) {
+        known.at_ms = known.at_ms.max(moment.at_ms);
+        rows.insert(minute, hash, row);
+        return Ok(());
+    }
     if row.moments.len() >= EARLY_MAX {
         row.moments.remove(0);
     }
@@ -172,6 +182,7 @@ fn member_told(
         *cx.table::<Members>()?.entry(&member_key)? = member;
         return Ok(());
     }
+    room.last_ms = room.last_ms.max(moment.at_ms);
     if comes {
         for ended in room.ended.iter().filter(|ended| ended.at_ms >= moment.at_ms) {
             member.insert(Moment { at_ms: ended.at_ms, kind: MomentKind::Ended.into(), uncertain_ms: 0 });
@@ -181,6 +192,7 @@ fn member_told(
         room.distinct = room.distinct.saturating_add(1);
         let early = cx.buckets::<EarlyMoments>()?.remove(early_hash(key, account)).unwrap_or_default();
         for moment in early.moments {
+            room.last_ms = room.last_ms.max(moment.at_ms);
             member.insert(moment);
         }
     }
@@ -265,24 +277,26 @@ fn remember(
 
 fn ended(cx: &mut Context<'_>, record: &EnvelopeView<'_>, group_id: &str) -> Result<(), ApplyError> {
     let key = (record.app, group_id);
-    if cx.table::<Rooms>()?.get(&key)?.is_none() {
-        return Ok(());
-    }
     let horizon_ms = cx.stream_time_ms.saturating_sub(span(cx.rules.windows.lateness_ms));
+    // Also of a room that nobody is known to have joined: joins may still come.
     let mut room = std::mem::take(cx.table::<Rooms>()?.entry(&key)?);
     let result = crowd::fold(cx, &mut room, key, horizon_ms).and_then(|()| {
-        // What came too late counts from the first time on that is not folded.
-        let at_ms = record.occurred_at_ms.max(room.folded_to_ms);
-        room.too_late = room.too_late.saturating_add(u64::from(at_ms != record.occurred_at_ms));
-        if room.ended.iter().any(|ended| ended.at_ms == at_ms) {
+        // A disbanding ends all stays at once without a look at the members' rows. So it counts from behind all that is
+        // known of them by now, which is its own time unless it is told late.
+        let told_ms = record.occurred_at_ms;
+        if room.ended.last().is_some_and(|last| last.told_ms >= told_ms) {
             return Ok(());
         }
+        let known_ms = if room.last_ms >= told_ms { room.last_ms.saturating_add(1) } else { told_ms };
+        let at_ms = known_ms.max(room.folded_to_ms);
+        room.last_ms = at_ms;
+        room.too_late = room.too_late.saturating_add(u64::from(told_ms < room.folded_to_ms));
         crowd::clear(cx, &mut room, key, at_ms)?;
         room.era = room.era.saturating_add(1);
         if room.ended.len() >= ENDED_MAX {
             room.ended.remove(0);
         }
-        room.ended.push(Ended { era: room.era, at_ms });
+        room.ended.push(Ended { era: room.era, at_ms, told_ms });
         Ok(())
     });
     notify(cx, record, &mut room, group_id);

@@ -110,6 +110,34 @@ pub trait Statistic: Send + Sync + 'static {
         Ok(())
     }
 
+    /// What a room is ranked by, as [`Self::rank_rooms`] tells it; `None` when it is not ranked. A statistic that finds
+    /// a room without a visit to all of them says so here.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store fails.
+    fn room_score(&self, cx: &ReadContext<'_>, sort: &str, room: &str) -> Result<Option<u64>, StoreError> {
+        let mut found = None;
+        self.rank_rooms(cx, RankQuery { sort, keep: usize::MAX, after: None }, &mut |ranked| {
+            if ranked.room == room {
+                found = Some(ranked.score);
+            }
+        })?;
+        Ok(found)
+    }
+
+    /// How many rooms of the partition stand before a place: with a higher score, or with the same one and a name that
+    /// comes first. A statistic that counts without a visit to all of them does so here.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store fails.
+    fn rooms_before(&self, cx: &ReadContext<'_>, sort: &str, (score, name): (u64, &str)) -> Result<u64, StoreError> {
+        let mut before = 0;
+        self.rank_rooms(cx, RankQuery { sort, keep: usize::MAX, after: None }, &mut |ranked| {
+            before += u64::from(ranked.score > score || ranked.score == score && ranked.room.as_str() < name);
+        })?;
+        Ok(before)
+    }
+
     /// How many of the partition's accounts there are at each level; empty when this statistic knows of no levels.
     ///
     /// # Errors

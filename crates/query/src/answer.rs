@@ -72,11 +72,10 @@ pub(crate) struct Answer {
 impl Answer {
     /// The whole response, or 304 without a body when the client has it.
     pub(crate) fn into_response(self, request: &HeaderMap) -> Response {
-        let mut body = self.body;
         if !self.cacheable {
-            splice(&mut body, &self.as_of.text(true));
-            return json(self.status, body, "no-store");
+            return json(self.status, with_as_of(self.body, &self.as_of), "no-store");
         }
+        let mut body = self.body;
         // The tag is a hash of the answer itself and never of what it was made from, so equal tags are equal answers.
         // Only `as_of.at`, when it was not asked for, is left out: it is the time of the request. A 304 then says that
         // the answer for now is the one the client has.
@@ -98,6 +97,12 @@ impl Answer {
 }
 
 const AS_OF: &str = "\"as_of\":";
+
+/// An object's text with `as_of` in it.
+pub(crate) fn with_as_of(mut body: String, as_of: &AsOf) -> String {
+    splice(&mut body, &as_of.text(true));
+    body
+}
 
 /// Adds `as_of` as the last field of an object's text.
 fn splice(body: &mut String, as_of: &str) {

@@ -22,12 +22,13 @@ use tokio::sync::Semaphore;
 
 use crate::answer::Answer;
 use crate::apps::Apps;
+use crate::connection::Link;
 use crate::error::{ApiError, Code};
 use crate::metrics::{Metrics, OTHER_ROUTE};
 use crate::options::{BODY_BYTES_MAX, BODY_TIMEOUT, KEY_BYTES_MAX, QueryOptions, WAITS_AT_ONCE};
 use crate::owners::{Owners, Shape};
 use crate::params::Params;
-use crate::question::{Ask, Fields, Question, Seen};
+use crate::question::{Ask, Fields, Found, Question, Seen};
 use crate::routes::{Operation, ROUTES};
 use crate::rules::RulesControl;
 use crate::server::ServerLimits;
@@ -88,6 +89,8 @@ pub(crate) struct Inner {
     apps: Apps,
     requests: Semaphore,
     commands: Semaphore,
+    /// Places of the streams of changes.
+    pub(crate) streams: Arc<Semaphore>,
 }
 
 /// A request that passed every check.
@@ -100,6 +103,8 @@ pub(crate) struct Call {
     pub(crate) at_ms: i64,
     /// Whether `at=` was there.
     pub(crate) at_given: bool,
+    /// The connection that it came over.
+    pub(crate) link: Link,
     /// `Content-Type` of the body.
     pub(crate) content_type: String,
     pub(crate) body: Vec<u8>,
@@ -120,7 +125,8 @@ impl Api {
         let permits = |n: u32| Semaphore::new(usize::try_from(n).unwrap_or(Semaphore::MAX_PERMITS));
         let requests = permits(parts.options.requests_in_flight_max);
         let apps = Apps::new(parts.apps.clone());
-        Self(Arc::new(Inner { parts, apps, requests, commands: Semaphore::new(COMMANDS_AT_ONCE) }))
+        let streams = Arc::new(permits(parts.options.live_streams_max));
+        Self(Arc::new(Inner { parts, apps, requests, commands: Semaphore::new(COMMANDS_AT_ONCE), streams }))
     }
 
     /// Limits for [`crate::serve`].
@@ -204,6 +210,7 @@ impl Api {
         let at = params.time("at")?;
         let at_least = params.at_least()?;
         let content_type = header_text(request.headers(), &header::CONTENT_TYPE);
+        let link = request.extensions().get::<Link>().cloned().unwrap_or_default();
         let body = if operation.method == Method::POST { read_body(request).await? } else { Vec::new() };
         inner.wait_for(&at_least).await?;
         let _place = inner.requests.try_acquire().map_err(|_| {
@@ -214,7 +221,8 @@ impl Api {
             )
         })?;
         let _counted = InFlight::enter(&inner.parts.metrics);
-        let call = Call { key, params, at_ms: at.unwrap_or_else(now_ms), at_given: at.is_some(), content_type, body };
+        let at_ms = at.unwrap_or_else(now_ms);
+        let call = Call { key, params, at_ms, at_given: at.is_some(), link, content_type, body };
         (operation.handler)(Arc::clone(inner), call).await
     }
 }
@@ -317,9 +325,19 @@ impl Inner {
         call: &Call,
         ask: Ask,
     ) -> Result<(Fields, Seen), ApiError> {
-        let index = barrage_event::routes::partition_of(app, &call.key, self.shape().partitions(topic));
-        let question = Question { partition: Partition { topic, index }, at_ms: call.at_ms, ask };
-        self.parts.owners.ask(question).await.map_err(|failure| failure.error)?.into_fields()
+        self.ask_partition(topic, app, call, ask).await?.into_fields()
+    }
+
+    /// As [`Self::ask_key`], for whatever is answered.
+    pub(crate) async fn ask_partition(&self, topic: Topic, app: u32, call: &Call, ask: Ask) -> Result<Found, ApiError> {
+        let question = Question { partition: self.partition_of(topic, app, &call.key), at_ms: call.at_ms, ask };
+        self.parts.owners.ask(question).await.map_err(|failure| failure.error)
+    }
+
+    /// The partition that owns a key.
+    pub(crate) fn partition_of(&self, topic: Topic, app: u32, key: &str) -> Partition {
+        let index = barrage_event::routes::partition_of(app, key, self.shape().partitions(topic));
+        Partition { topic, index }
     }
 
     /// Does work that blocks, as commands about rules do, where it stops nobody else.

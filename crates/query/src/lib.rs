@@ -2,8 +2,8 @@
 //!
 //! This crate *is* the mapping between HTTP and the committed snapshots of the partition stores: which partition a
 //! question concerns, who is asked about it, what is merged from which statistic, and what an error looks like. It computes no number
-//! itself: every field of an answer beside `as_of` is a statistic's. It is *not* the place where rules are
-//! distributed or partitions owned; it asks for both.
+//! itself: every field of an answer beside `as_of` is a statistic's, but for a room's rank, which is a count over all
+//! partitions. It is *not* the place where rules are distributed or partitions owned; it asks for both.
 //!
 //! | module | holds |
 //! | --- | --- |

@@ -17,6 +17,10 @@ const REQUESTS: &str = "barrage_query_requests";
 const DURATION: &str = "barrage_query_request_duration";
 /// `barrage_query_requests_in_flight`: reads at work now.
 const IN_FLIGHT: &str = "barrage_query_requests_in_flight";
+/// `barrage_query_live_streams`: streams of changes that are open.
+const STREAMS: &str = "barrage_query_live_streams";
+/// `barrage_query_live_events_total`: events sent on them, signs of life included.
+const STREAMED: &str = "barrage_query_live_events";
 
 /// `barrage_query_owner_questions_total{result}`: questions to other processes, by what became of them.
 const OWNER_QUESTIONS: &str = "barrage_query_owner_questions";
@@ -74,6 +78,8 @@ pub struct Metrics {
     requests: Family<Answered, Counter>,
     duration: Family<Routed, Histogram, fn() -> Histogram>,
     in_flight: Gauge,
+    streams: Gauge,
+    streamed: Counter,
     owner_questions: Family<Outcome, Counter>,
     owner_answers: Family<Outcome, Counter>,
 }
@@ -89,6 +95,8 @@ impl Metrics {
             requests: Family::default(),
             duration: Family::new_with_constructor(new),
             in_flight: Gauge::default(),
+            streams: Gauge::default(),
+            streamed: Counter::default(),
             owner_questions: Family::default(),
             owner_answers: Family::default(),
         };
@@ -100,6 +108,8 @@ impl Metrics {
             metrics.duration.clone(),
         );
         registry.register(IN_FLIGHT, "Reads and commands at work", metrics.in_flight.clone());
+        registry.register(STREAMS, "Streams of changes that are open", metrics.streams.clone());
+        registry.register(STREAMED, "Events sent on streams of changes", metrics.streamed.clone());
         registry.register(OWNER_QUESTIONS, "Questions to other processes", metrics.owner_questions.clone());
         registry.register(OWNER_ANSWERS, "Answers to other processes", metrics.owner_answers.clone());
         for outcome in FAILURES.into_iter().map(Some).chain([None]) {
@@ -134,6 +144,16 @@ impl Metrics {
     /// Another process was answered.
     pub(crate) fn answered(&self, failed: Option<Kind>) {
         self.owner_answers.get_or_create(&result(failed)).inc();
+    }
+
+    /// Streams of changes began or ended.
+    pub(crate) fn streams(&self, change: i64) {
+        self.streams.inc_by(change);
+    }
+
+    /// An event was sent on one.
+    pub(crate) fn streamed(&self) {
+        self.streamed.inc();
     }
 
     pub(crate) fn in_flight(&self, change: i64) {

@@ -48,6 +48,11 @@ pub struct QueryOptions {
     pub owner_timeout_ms: u64,
     /// Largest answer of another process, in bytes, 65,536 to 1,073,741,824. Default 33,554,432 (32 MiB).
     pub answer_bytes_max: u32,
+    /// Streams of changes (`/v1/rooms/{room}/live`) at once, 1 to 65,536. Default 256. Each holds a connection; above
+    /// it callers get 503.
+    pub live_streams_max: u32,
+    /// How often a stream looks whether something changed, in ms, 20 to 60,000. Default 500: twice a second at most.
+    pub live_interval_ms: u64,
 }
 
 impl Default for QueryOptions {
@@ -61,6 +66,8 @@ impl Default for QueryOptions {
             write_timeout_ms: 10_000,
             owner_timeout_ms: 2_000,
             answer_bytes_max: 32 << 20,
+            live_streams_max: 256,
+            live_interval_ms: 500,
         }
     }
 }
@@ -78,7 +85,14 @@ impl QueryOptions {
         range("header_timeout_ms", self.header_timeout_ms, 100, 600_000)?;
         range("write_timeout_ms", self.write_timeout_ms, 100, 600_000)?;
         range("owner_timeout_ms", self.owner_timeout_ms, 50, 60_000)?;
-        range("answer_bytes_max", self.answer_bytes_max.into(), ANSWER_BYTES_LEAST, ANSWER_BYTES_MOST)
+        range("answer_bytes_max", self.answer_bytes_max.into(), ANSWER_BYTES_LEAST, ANSWER_BYTES_MOST)?;
+        range("live_streams_max", self.live_streams_max.into(), 1, 65_536)?;
+        range("live_interval_ms", self.live_interval_ms, 20, 60_000)
+    }
+
+    /// How often a stream of changes looks for one.
+    pub(crate) fn live_interval(&self) -> Duration {
+        Duration::from_millis(self.live_interval_ms)
     }
 
     /// Room for the largest answer and what is around it.
@@ -174,6 +188,15 @@ pub(crate) const LIMIT_MAX: usize = 1_000;
 pub(crate) const POSITIONS_MAX: usize = 2_048;
 /// Longest query string, in bytes.
 pub(crate) const QUERY_BYTES_MAX: usize = 64 << 10;
+/// Longest silence of a stream of changes: then a comment says that it is still there.
+pub(crate) const LIVE_HEARTBEAT: Duration = Duration::from_secs(15);
+/// How often a stream tells that heat has fallen, when nothing else changed.
+pub(crate) const LIVE_DECAY_INTERVAL: Duration = Duration::from_secs(5);
+/// How long a client of a stream waits before it connects again, in ms; the client is told so.
+pub(crate) const LIVE_RETRY_MS: u64 = 2_000;
+/// What the kernel may hold for a stream whose client does not read, in bytes. Without it, it is megabytes, and a slow
+/// reader would be shown minutes that are long over.
+pub(crate) const LIVE_SEND_BUFFER_BYTES: usize = 16 << 10;
 /// Largest body of a command, in bytes: rules with many banned words.
 pub(crate) const BODY_BYTES_MAX: usize = 4 << 20;
 /// Time for the body of a command to arrive.
@@ -223,6 +246,8 @@ mod tests {
         assert_eq!(wrong.check().map_err(|e| e.option), Err("waits_in_flight_max"));
         let wrong = QueryOptions { owner_timeout_ms: 1, ..QueryOptions::default() };
         assert_eq!(wrong.check().map_err(|e| e.option), Err("owner_timeout_ms"));
+        let wrong = QueryOptions { live_interval_ms: 19, ..QueryOptions::default() };
+        assert_eq!(wrong.check().map_err(|e| e.option), Err("live_interval_ms"));
         let wrong = QueryOptions { at_least_wait_ms: 0, ..QueryOptions::default() };
         assert_eq!(wrong.check().map_err(|e| e.option), Err("at_least_wait_ms"));
         let wrong = QueryOptions { scans_in_flight_max: 1_025, ..QueryOptions::default() };

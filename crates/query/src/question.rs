@@ -4,6 +4,8 @@
 //! answers them from the stores of this process, [`crate::owners`] finds who is to be asked. They hold values only, so
 //! that asking another process differs from asking this one by nothing but the way.
 
+use std::collections::BTreeMap;
+
 use barrage_event::{Offset, Partition};
 use barrage_worker::{PartitionStatus, Unavailable};
 use serde::{Serialize, Serializer};
@@ -42,6 +44,12 @@ pub(crate) enum Ask {
     /// The best rooms behind `after` and before `before`, at most `keep`; ranked and read in one snapshot, so that
     /// score and fields of a room never disagree.
     RankRooms { app: u32, sort: String, keep: usize, after: Option<Place>, before: Option<Place> },
+    /// What a room is ranked by.
+    RoomScore { app: u32, sort: String, room: String },
+    /// How many rooms stand before a place of a ranking.
+    RoomsBefore { app: u32, sort: String, place: Place },
+    /// How many accounts there are at each level.
+    Levels { app: u32 },
     /// The first dead letters from an offset on.
     DeadLetters { from: Offset, limit: usize },
     /// How far the partition is.
@@ -59,7 +67,16 @@ pub(crate) enum Ask {
 impl Ask {
     /// Whether it walks over many rows and must not hold up requests that read a few.
     pub(crate) fn walks(&self) -> bool {
-        matches!(self, Self::Minutes { .. } | Self::Viewers { .. } | Self::RankRooms { .. } | Self::DeadLetters { .. })
+        matches!(
+            self,
+            Self::Minutes { .. }
+                | Self::Viewers { .. }
+                | Self::RankRooms { .. }
+                | Self::RoomScore { .. }
+                | Self::RoomsBefore { .. }
+                | Self::Levels { .. }
+                | Self::DeadLetters { .. }
+        )
     }
 
     /// Whether asking again, when it is not known what became of the first time, changes nothing.
@@ -83,6 +100,45 @@ impl Fields {
         raw.get().starts_with('{').then_some(Self::Text(raw))
     }
 
+    /// Puts a number into the object, or into an object inside it, `outer`, when that is there. What else the object
+    /// holds keeps its bytes.
+    pub(crate) fn put(&mut self, outer: Option<&str>, name: &str, number: Option<u64>) {
+        let number = Json::from(number);
+        match self {
+            Self::Made(map) => match outer {
+                None => drop(map.insert(name.to_owned(), number)),
+                Some(outer) => {
+                    if let Some(Json::Object(inner)) = map.get_mut(outer) {
+                        inner.insert(name.to_owned(), number);
+                    }
+                }
+            },
+            Self::Text(raw) => {
+                if let Some(text) = put_in_text(raw.get(), outer, name, &number) {
+                    *raw = text;
+                }
+            }
+        }
+    }
+
+    /// The object's text without one of its fields.
+    pub(crate) fn text_without(&self, name: &str) -> String {
+        match self {
+            Self::Made(map) => {
+                let others = map.iter().filter(|(field, _)| *field != name);
+                Json::Object(others.map(|(field, value)| (field.clone(), value.clone())).collect()).to_string()
+            }
+            Self::Text(raw) => {
+                let fields: Option<BTreeMap<String, Box<RawValue>>> = serde_json::from_str(raw.get()).ok();
+                let others = fields.map(|mut fields| {
+                    fields.remove(name);
+                    fields
+                });
+                others.and_then(|fields| serde_json::to_string(&fields).ok()).unwrap_or_default()
+            }
+        }
+    }
+
     /// The object's text.
     pub(crate) fn into_text(self) -> String {
         match self {
@@ -90,6 +146,19 @@ impl Fields {
             Self::Text(raw) => Box::<str>::from(raw).into(),
         }
     }
+}
+
+/// The text of an object with a number put in. Fields stand in the order of their names, as where they were made.
+fn put_in_text(text: &str, outer: Option<&str>, name: &str, number: &Json) -> Option<Box<RawValue>> {
+    let mut fields: BTreeMap<String, Box<RawValue>> = serde_json::from_str(text).ok()?;
+    match outer {
+        None => drop(fields.insert(name.to_owned(), serde_json::value::to_raw_value(number).ok()?)),
+        Some(outer) => {
+            let inner = fields.get_mut(outer)?;
+            *inner = put_in_text(inner.get(), None, name, number)?;
+        }
+    }
+    serde_json::value::to_raw_value(&fields).ok()
 }
 
 impl Serialize for Fields {
@@ -126,6 +195,10 @@ pub(crate) enum Found {
     Fields(Fields, Seen),
     /// To `RankRooms`, best first.
     Rooms(Vec<Ranked>, Seen),
+    /// To `RoomScore`, where it is nothing for a room that is not ranked, and `RoomsBefore`.
+    Number(Option<u64>, Seen),
+    /// To `Levels`.
+    Levels(BTreeMap<u32, u64>, Seen),
     /// To `DeadLetters`, in order of offset.
     Rows(Vec<Fields>, Seen),
     /// To `Status`.
@@ -223,6 +296,31 @@ mod tests {
         let fields = Fields::from_text(text.to_owned()).expect("an object");
         assert_eq!(serde_json::to_string(&vec![fields.clone()]).expect("text"), format!("[{text}]"));
         assert_eq!(fields.into_text(), text);
+    }
+
+    #[test]
+    fn a_number_is_put_into_a_text_as_into_what_it_was_made_from() {
+        let made = serde_json::json!({ "a\"heat\":{": "\"heat\":{", "heat": { "score": 7, "z": [1.5] }, "room": "é" });
+        let Json::Object(made) = made else { unreachable!("an object") };
+        for (outer, name) in [(None, "rank"), (Some("heat"), "rank"), (Some("nothing"), "rank"), (Some("room"), "rank")]
+        {
+            let mut here = Fields::Made(made.clone());
+            let mut there = Fields::from_text(Json::Object(made.clone()).to_string()).expect("an object");
+            here.put(outer, name, Some(3));
+            there.put(outer, name, Some(3));
+            assert_eq!(here.clone().into_text(), there.into_text(), "{outer:?}");
+            let fields: Json = serde_json::from_str(&here.into_text()).expect("JSON");
+            let expected = matches!(outer, None | Some("heat")).then_some(3);
+            assert_eq!(outer.map_or(&fields, |outer| &fields[outer])["rank"].as_u64(), expected, "{outer:?}");
+        }
+        let here = Fields::Made(made.clone()).text_without("heat");
+        let there = Fields::from_text(Json::Object(made).to_string()).expect("an object");
+        assert_eq!(here, there.text_without("heat"));
+        assert_eq!(here, r#"{"a\"heat\":{":"\"heat\":{","room":"é"}"#);
+        // Key order and spacing of what was there survive.
+        let mut text = Fields::from_text(r#"{"a":{"z":1.0,"b":1e2}}"#.to_owned()).expect("an object");
+        text.put(None, "n", None);
+        assert_eq!(text.into_text(), r#"{"a":{"z":1.0,"b":1e2},"n":null}"#);
     }
 
     #[test]

@@ -31,6 +31,8 @@ pub(crate) struct Operation {
 enum Common {
     /// `app`, `at` and `at_least`: what is read belongs to one application.
     Keyed,
+    /// `app` and `at_least`: what is told goes on with the time.
+    Now,
     /// `at_least`: about the partitions as such.
     Partitions,
     /// None.
@@ -42,6 +44,7 @@ impl Operation {
     pub(crate) fn parameters(&self) -> Vec<&'static str> {
         let common: &[&str] = match self.common {
             Common::Keyed => &["app", "at", "at_least"],
+            Common::Now => &["app", "at_least"],
             Common::Partitions => &["at_least"],
             Common::Nothing => &[],
         };
@@ -88,6 +91,12 @@ pub(crate) static ROUTES: &[Route] = &[
         pattern: "/v1/rooms/{room}/viewers",
         operations: &[operation!(GET, Keyed, ["sort", "limit", "after"], reads::viewers::viewers)],
     },
+    Route { pattern: "/v1/rooms/{room}/live", operations: &[operation!(GET, Now, [], reads::live::live)] },
+    Route {
+        pattern: "/v1/recommendations",
+        operations: &[operation!(GET, Keyed, ["limit", "after"], reads::rooms::recommendations)],
+    },
+    Route { pattern: "/v1/levels", operations: &[operation!(GET, Keyed, [], reads::levels::levels)] },
     Route { pattern: "/v1/users/{account}", operations: &[operation!(GET, Keyed, [], reads::user::user)] },
     Route { pattern: "/v1/status", operations: &[operation!(GET, Partitions, [], reads::status::status)] },
     Route {

@@ -6,14 +6,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::connection::Timed;
+use crate::connection::{Link, Timed};
 use crate::options::STOP_WAIT;
 
 /// Limits of a server.
@@ -41,7 +44,8 @@ pub enum ServerError {
 /// Largest header of a request, in bytes.
 const HEADER_BYTES_MAX: usize = 64 << 10;
 
-/// Serves until `shutdown` is ready; then takes no new connection and gives requests in flight 5 s to finish.
+/// Serves until `shutdown` is ready; then takes no new connection, ends streams of changes, and gives requests in
+/// flight 5 s to finish.
 ///
 /// # Errors
 /// [`ServerError::Accept`] when the listener fails; failures of one connection end that connection only.
@@ -66,9 +70,14 @@ pub async fn serve(
             () = &mut shutdown => break,
             accepted = accept(&listener) => accepted?,
         };
+        let link = Link::new(stopping.clone());
         // Silence is watched by the header's timeout.
-        let stream = Timed::new(stream, None, limits.write_timeout, slot);
-        let service = TowerToHyperService::new(router.clone());
+        let stream = Timed::new(stream, None, limits.write_timeout, slot).with(link.clone());
+        let router = TowerToHyperService::new(router.clone());
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(link.clone());
+            router.call(request)
+        });
         let mut stopping = stopping.clone();
         connections.spawn(async move {
             let connection = http1::Builder::new()

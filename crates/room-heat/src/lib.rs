@@ -70,4 +70,12 @@ impl Statistic for RoomHeat {
     ) -> Result<(), StoreError> {
         reads::rank_rooms(cx, query, visit)
     }
+
+    fn room_score(&self, cx: &ReadContext<'_>, sort: &str, room: &str) -> Result<Option<u64>, StoreError> {
+        reads::room_score(cx, sort, room)
+    }
+
+    fn rooms_before(&self, cx: &ReadContext<'_>, sort: &str, place: (u64, &str)) -> Result<u64, StoreError> {
+        reads::rooms_before(cx, sort, place)
+    }
 }

@@ -57,19 +57,74 @@ pub(crate) fn rank_rooms(
     query: RankQuery<'_>,
     visit: &mut dyn FnMut(RankedRoom),
 ) -> Result<(), StoreError> {
-    let list = if query.sort == "recommended" { List::Recommended } else { List::Heat };
+    let list = list_of(query.sort);
     let generations = generations(cx)?;
     let mut ranking = Ranking { cx, query, list, generations: &generations, best: BinaryHeap::new(), visit };
+    with_shifts(&generations, |generation, shift| ranking.scan(generation, shift))
+}
+
+fn list_of(sort: &str) -> List {
+    if sort == "recommended" { List::Recommended } else { List::Heat }
+}
+
+/// Visits the generations, the one in force first, each other one with how far its rooms move when they are carried
+/// over to that.
+fn with_shifts(
+    generations: &GenerationsRow,
+    mut visit: impl FnMut(&Generation, Option<i64>) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
     let mut shift = 0_i64;
     let mut later: Option<&Generation> = None;
     for generation in generations.generations.iter().rev() {
         if let Some(later) = later {
             shift = shift.saturating_add(generation.shift_to(later));
         }
-        ranking.scan(generation, later.map(|_| shift))?;
+        visit(generation, later.map(|_| shift))?;
         later = Some(generation);
     }
     Ok(())
+}
+
+/// What a room is ranked by: one read.
+pub(crate) fn room_score(cx: &ReadContext<'_>, sort: &str, room: &str) -> Result<Option<u64>, StoreError> {
+    let list = list_of(sort);
+    let found = row(cx, &generations(cx)?, room)?;
+    let listed = found.filter(|(row, _)| list == List::Heat || row.recommended_place.is_some());
+    Ok(listed.map(|(row, generation)| row.log(&generation, list, LOG_BITS)))
+}
+
+/// Counts the rooms before a place. The index tells it of nearly all of them; rooms are read only where their place in it
+/// is the one that is asked about, and those of generations before the one in force.
+pub(crate) fn rooms_before(cx: &ReadContext<'_>, sort: &str, (score, name): (u64, &str)) -> Result<u64, StoreError> {
+    let list = list_of(sort);
+    let generations = generations(cx)?;
+    let mut before = 0;
+    with_shifts(&generations, |generation, shift| {
+        let mut failed = None;
+        cx.reader.scan::<Index>(&(cx.app, list as u8, generation.number), |(.., inverted, room), _| {
+            let (lowest, highest) = bounds(u64::MAX - inverted, shift);
+            if highest < score {
+                return ControlFlow::Break(());
+            }
+            if shift.is_none() && lowest > score {
+                before += 1;
+                return ControlFlow::Continue(());
+            }
+            match row(cx, &generations, room) {
+                Ok(found) => {
+                    let own = found.map(|(row, generation)| row.log(&generation, list, LOG_BITS));
+                    before += u64::from(own.is_some_and(|own| own > score || own == score && room < name));
+                    ControlFlow::Continue(())
+                }
+                Err(error) => {
+                    failed = Some(error);
+                    ControlFlow::Break(())
+                }
+            }
+        })?;
+        failed.map_or(Ok(()), Err)
+    })?;
+    Ok(before)
 }
 
 struct Ranking<'a, 'r> {

@@ -8,7 +8,8 @@ use std::cell::Cell;
 
 use barrage_event::rules::RuleSet;
 use barrage_projection::memory::MemoryStore;
-use barrage_projection::{RankQuery, Reader, StoreError, VisitRowUntil};
+use barrage_projection::{RankQuery, Reader, Statistic as _, StoreError, VisitRowUntil};
+use barrage_room_heat::RoomHeat;
 use proptest::prelude::*;
 
 use common::{What, check_index, context, happen, heat_in, new, ranked, rooms_name};
@@ -136,6 +137,19 @@ proptest! {
         }
         prop_assert_eq!(&pages, &full);
         let recommended = ranked(&harness.store, RankQuery { sort: "recommended", keep: usize::MAX, after: None }, at);
+        // A room's rank is its place in the whole ranking.
+        for (sort, ranking) in [("heat", &full), ("recommended", &recommended)] {
+            let cx = context(&harness.store, at, &harness.rules);
+            for (place, room) in (0_u64..).zip(ranking) {
+                let score = RoomHeat.room_score(&cx, sort, &room.room).expect("reads");
+                prop_assert_eq!(score, Some(room.score), "{}", &room.room);
+                let before = RoomHeat.rooms_before(&cx, sort, (room.score, &room.room)).expect("reads");
+                prop_assert_eq!(before, place, "{} by {}", &room.room, sort);
+            }
+            prop_assert_eq!(RoomHeat.room_score(&cx, sort, "nobody").expect("reads"), None);
+            prop_assert_eq!(RoomHeat.rooms_before(&cx, sort, (u64::MAX, "")).expect("reads"), 0);
+            prop_assert_eq!(RoomHeat.rooms_before(&cx, sort, (0, "")).expect("reads"), ranking.len() as u64);
+        }
         for keep in [1, keep] {
             let best = ranked(&harness.store, RankQuery { sort: "recommended", keep, after: None }, at);
             prop_assert_eq!(&best[..], &recommended[..best.len()]);
@@ -187,13 +201,19 @@ fn a_page_of_ten_thousand_rooms_computes_a_page_and_not_ten_thousand() {
         after = found.last().map(|last| (last.score, last.room.clone()));
     }
     let rules = RuleSet::default();
+    for room in [0, 3_000, 9_999_u16] {
+        let counting = Counting { store: &harness.store, got: Cell::new(0), walked: Cell::new(0) };
+        let cx = context(&counting, 10_000_000, &rules);
+        let name = rooms_name(room);
+        let score = RoomHeat.room_score(&cx, "heat", &name).expect("reads").expect("it is ranked");
+        RoomHeat.rooms_before(&cx, "heat", (score, &name)).expect("reads");
+        assert!(counting.got.get() < 250, "{name}: {} rows read", counting.got.get());
+    }
     let query = RankQuery { sort: "heat", keep: 0, after: None };
-    barrage_projection::Statistic::rank_rooms(
-        &barrage_room_heat::RoomHeat,
-        &context(&harness.store, 0, &rules),
-        query,
-        &mut |room| panic!("nothing was asked for, but {room:?}"),
-    )
-    .expect("reads");
+    RoomHeat
+        .rank_rooms(&context(&harness.store, 0, &rules), query, &mut |room| {
+            panic!("nothing was asked for, but {room:?}")
+        })
+        .expect("reads");
     assert_eq!(rooms_name(1), "room_00001");
 }

@@ -18,11 +18,11 @@ pub(crate) const ANY: usize = 3;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
-    Sign,
     Logout,
     Closed,
     TimedOut,
     Login,
+    Sign,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use serde_json::{Map, Value as Json, json};
 use super::top::Top;
 use crate::cursor::{self, Kind};
 use crate::error::{ApiError, Code};
-use crate::question::{Fields, Ranked, Slice};
+use crate::question::{Fields, Place, Ranked, Slice};
 
 /// Slices of a statistic that start before a time and reach beyond it: at most one of each width (minute, hour, day),
 /// and one to spare.
@@ -156,6 +156,43 @@ pub(super) fn ranking(
         Ok(Ranked { place, fields })
     });
     ranked.collect()
+}
+
+/// What a room is ranked by; nothing when it is not ranked.
+pub(super) fn room_score(
+    statistics: &Statistics,
+    cx: &ReadContext<'_>,
+    sort: &str,
+    room: &str,
+) -> Result<Option<u64>, ApiError> {
+    Ok(ranks_by(statistics, sort)?.room_score(cx, sort, room)?)
+}
+
+/// How many rooms stand before a place.
+pub(super) fn rooms_before(
+    statistics: &Statistics,
+    cx: &ReadContext<'_>,
+    sort: &str,
+    (Reverse(score), name): &Place,
+) -> Result<u64, ApiError> {
+    Ok(ranks_by(statistics, sort)?.rooms_before(cx, sort, (*score, name))?)
+}
+
+fn ranks_by<'s>(statistics: &'s Statistics, sort: &str) -> Result<&'s dyn Statistic, ApiError> {
+    let found = statistics.iter().find(|s| s.room_sorts().contains(&sort));
+    found.map(|statistic| &**statistic).ok_or_else(|| unknown_sort(sort))
+}
+
+/// How many accounts there are at each level, by the one statistic that knows of levels.
+pub(super) fn levels(statistics: &Statistics, cx: &ReadContext<'_>) -> Result<BTreeMap<u32, u64>, ApiError> {
+    let mut counts = BTreeMap::new();
+    for statistic in statistics {
+        for (level, accounts) in statistic.levels(cx)? {
+            let count: &mut u64 = counts.entry(level).or_default();
+            *count = count.saturating_add(accounts);
+        }
+    }
+    Ok(counts)
 }
 
 pub(super) fn dead_letters(snapshot: &Snapshot<'_>, from: Offset, limit: usize) -> Result<Vec<Fields>, ApiError> {

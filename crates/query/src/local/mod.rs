@@ -12,7 +12,9 @@ use barrage_projection::ReadContext;
 use barrage_worker::{PartitionStatus, RebuildError, Snapshot, Snapshots, Stores, TakeError};
 use tokio::sync::Semaphore;
 
-use self::fields::{dead_letters, ranking, room_fields, slices, user_fields, viewers};
+use self::fields::{
+    dead_letters, levels, ranking, room_fields, room_score, rooms_before, slices, user_fields, viewers,
+};
 use self::top::Top;
 use crate::error::{ApiError, Code};
 use crate::question::{Ask, Failure, Fields, Found, Question, Seen};
@@ -110,6 +112,20 @@ impl Local {
                 let top = Top::new(*keep, after.as_ref(), before.as_ref());
                 let (rooms, seen) = self.read(question, |view| ranking(statistics, &view.context(*app), sort, top))?;
                 Ok(Found::Rooms(rooms, seen))
+            }
+            Ask::RoomScore { app, sort, room } => {
+                let (score, seen) =
+                    self.read(question, |view| room_score(statistics, &view.context(*app), sort, room))?;
+                Ok(Found::Number(score, seen))
+            }
+            Ask::RoomsBefore { app, sort, place } => {
+                let (before, seen) =
+                    self.read(question, |view| rooms_before(statistics, &view.context(*app), sort, place))?;
+                Ok(Found::Number(Some(before), seen))
+            }
+            Ask::Levels { app } => {
+                let (counts, seen) = self.read(question, |view| levels(statistics, &view.context(*app)))?;
+                Ok(Found::Levels(counts, seen))
             }
             Ask::DeadLetters { from, limit } => {
                 let (rows, seen) = self.read(question, |view| dead_letters(view.snapshot, *from, *limit))?;

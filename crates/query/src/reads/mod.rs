@@ -1,6 +1,8 @@
 //! The handlers of reads: they compose questions and merge what the partitions answer.
 
 pub(crate) mod index;
+pub(crate) mod levels;
+pub(crate) mod live;
 pub(crate) mod minutes;
 pub(crate) mod room;
 pub(crate) mod rooms;

@@ -1,4 +1,4 @@
-//! `/v1/rooms`: rankings.
+//! `/v1/rooms` and `/v1/recommendations`: rankings.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -7,26 +7,53 @@ use barrage_event::{Partition, Topic};
 use serde::Serialize;
 
 use super::cacheable;
+use super::room::HEAT;
 use crate::api::{Call, Inner, Reply};
 use crate::cursor::{self, Kind};
-use crate::error::ApiError;
+use crate::error::{ApiError, Code};
 use crate::owners::Gather;
 use crate::question::{Ask, Failure, Fields, Found, Place, Ranked, Seen};
 
+/// The ranking of `/v1/recommendations`.
+const RECOMMENDED: &str = "recommended";
+
 pub(crate) async fn rooms(inner: Arc<Inner>, call: Call) -> Result<Reply, ApiError> {
+    let sort = call.params.word("sort", &inner.parts.owners.sorts().rooms)?.unwrap_or_default();
+    ranked(inner, call, sort).await
+}
+
+pub(crate) async fn recommendations(inner: Arc<Inner>, call: Call) -> Result<Reply, ApiError> {
+    if !inner.parts.owners.sorts().rooms.contains(&RECOMMENDED) {
+        let message = "no statistic of this server recommends rooms";
+        return Err(ApiError::new(Code::UnknownRoute, message, "GET /v1/rooms ranks them"));
+    }
+    ranked(inner, call, RECOMMENDED).await
+}
+
+async fn ranked(inner: Arc<Inner>, call: Call, sort: &'static str) -> Result<Reply, ApiError> {
     let app = inner.app(&call).await?;
     let limit = call.params.limit()?;
     let owners = &inner.parts.owners;
-    let sort = call.params.word("sort", &owners.sorts().rooms)?.unwrap_or_default();
     let after = call.params.text("after").map(|text| decode(sort, text)).transpose()?;
+    let (before, after) = after.map_or((0, None), |(before, place)| (before, Some(place)));
     let ranking = Ranking { app, sort, keep: limit + 1, after, best: Vec::new(), seen: Vec::new() };
     let partitions = owners.shape().all_of(Topic::Room).collect();
     let Ranking { mut best, mut seen, .. } = owners.gather(partitions, call.at_ms, ranking).await?;
     seen.sort_unstable_by_key(|seen| seen.partition);
     let more = best.len() > limit;
     best.truncate(limit);
-    let next = best.last().filter(|_| more).map(|last| encode(sort, &last.place));
-    let page = Page { next, rooms: best.into_iter().map(|ranked| ranked.fields).collect(), sort };
+    let last = before.saturating_add(u64::try_from(best.len()).unwrap_or(u64::MAX));
+    let next = best.last().filter(|_| more).map(|room| encode(sort, last, &room.place));
+    let ranks = (1..).map(|n: u64| before.saturating_add(n));
+    let rooms = best.into_iter().zip(ranks).map(|(ranked, rank)| {
+        let mut fields = ranked.fields;
+        fields.put(None, "rank", Some(rank));
+        if sort == HEAT {
+            fields.put(Some(HEAT), "rank", Some(rank));
+        }
+        fields
+    });
+    let page = Page { next, rooms: rooms.collect(), sort };
     Ok(cacheable(&call, &seen, serde_json::to_string(&page).map_err(ApiError::failed)?))
 }
 
@@ -72,15 +99,17 @@ impl Gather for Ranking {
     }
 }
 
-fn encode(sort: &str, (Reverse(score), room): &Place) -> String {
-    cursor::encode(Kind::Rooms, sort, &[&score.to_be_bytes(), room.as_bytes()].concat())
+/// The cursor behind a place, which is the last of so many.
+fn encode(sort: &str, rank: u64, (Reverse(score), room): &Place) -> String {
+    cursor::encode(Kind::Rooms, sort, &[&rank.to_be_bytes(), &score.to_be_bytes(), room.as_bytes()].concat())
 }
 
-fn decode(sort: &str, text: &str) -> Result<Place, ApiError> {
+fn decode(sort: &str, text: &str) -> Result<(u64, Place), ApiError> {
     let kept = cursor::decode(Kind::Rooms, sort, text)?;
+    let (rank, kept) = kept.split_first_chunk().ok_or_else(cursor::wrong)?;
     let (score, room) = kept.split_first_chunk().ok_or_else(cursor::wrong)?;
     let room = std::str::from_utf8(room).map_err(|_| cursor::wrong())?;
-    Ok((Reverse(u64::from_be_bytes(*score)), room.to_owned()))
+    Ok((u64::from_be_bytes(*rank), (Reverse(u64::from_be_bytes(*score)), room.to_owned())))
 }
 
 #[cfg(test)]
@@ -130,7 +159,11 @@ mod tests {
                 let more = ranking.best.len() > limit;
                 let mut page: Vec<Place> = ranking.best.into_iter().map(|ranked| ranked.place).collect();
                 page.truncate(limit);
-                after = page.last().map(|place| decode(sort, &encode(sort, place)).expect("our own"));
+                let kept = page.last().map(|place| decode(sort, &encode(sort, 7, place)).expect("our own"));
+                after = kept.map(|(rank, place)| {
+                    assert_eq!(rank, 7);
+                    place
+                });
                 seen.append(&mut page);
                 if !more {
                     break;

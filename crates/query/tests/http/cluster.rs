@@ -109,6 +109,11 @@ impl Reads {
         Self { table, address }
     }
 
+    /// Where it answers.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
     pub(crate) async fn get(&self, path: &str) -> Answer {
         self.ask("GET", path, &[]).await
     }

@@ -18,6 +18,8 @@ use prometheus_client::registry::Registry;
 use serde_json::Value as Json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 pub(crate) const KEY: &str = "a-key-of-the-tests";
 /// Far above what anything takes, so that a slow machine fails no test.
@@ -56,7 +58,13 @@ impl RulesControl for Control {
 }
 
 pub(crate) fn statistics() -> Vec<Box<dyn Statistic>> {
-    vec![Box::new(barrage_message_counts::MessageCounts)]
+    vec![
+        Box::new(barrage_message_counts::MessageCounts),
+        Box::new(barrage_online_duration::OnlineDuration),
+        Box::new(barrage_like_tallies::LikeTallies),
+        Box::new(barrage_room_heat::RoomHeat),
+        Box::new(barrage_user_levels::UserLevels),
+    ]
 }
 
 pub(crate) struct Service {
@@ -67,6 +75,8 @@ pub(crate) struct Service {
     rules: Compiled,
     pub(crate) rules_in_force: Arc<Rules>,
     worker: Mutex<Option<Worker>>,
+    stop: watch::Sender<bool>,
+    served: Mutex<Option<JoinHandle<()>>>,
     // Removed last.
     _dir: tempfile::TempDir,
 }
@@ -87,6 +97,12 @@ impl Service {
 
     /// A service that knows these apps.
     pub(crate) async fn start_for(apps: Vec<u32>) -> Self {
+        Self::start_with(apps, QueryOptions { at_least_wait_ms: 2_000, ..QueryOptions::default() }).await
+    }
+
+    /// A service that knows these apps, with these options.
+    pub(crate) async fn start_with(apps: Vec<u32>, options: QueryOptions) -> Self {
+        let query_options = options;
         let dir = tempfile::tempdir().expect("a directory");
         let mut registry = Registry::default();
         let options = EmbeddedOptions {
@@ -113,7 +129,7 @@ impl Service {
             rules: Arc::new(Control(Arc::clone(&rules_in_force))),
             apps,
             api_key: KEY.to_owned(),
-            options: QueryOptions { at_least_wait_ms: 2_000, ..QueryOptions::default() },
+            options: query_options,
             metrics,
             around: Around::default(),
         });
@@ -122,7 +138,11 @@ impl Service {
         let admin_listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address").to_string();
         let admin_address = admin_listener.local_addr().expect("an address").to_string();
-        tokio::spawn(serve(listener, api.router(), api.limits(), std::future::pending()));
+        let (stop, mut stopping) = watch::channel(false);
+        let stopped = async move { drop(stopping.wait_for(|stop| *stop).await) };
+        let served = tokio::spawn(async move {
+            serve(listener, api.router(), api.limits(), stopped).await.expect("served");
+        });
         tokio::spawn(serve(admin_listener, admin.router(), Admin::limits(), std::future::pending()));
         Self {
             address,
@@ -132,8 +152,22 @@ impl Service {
             rules: Compiled::new(&RuleSet::default(), 1).expect("the shipped rules are valid"),
             rules_in_force,
             worker: Mutex::new(Some(worker)),
+            stop,
+            served: Mutex::new(Some(served)),
             _dir: dir,
         }
+    }
+
+    /// Where it answers.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Answers no more; returns when every answer that was under way has ended.
+    pub(crate) async fn stop(&self) {
+        self.stop.send_replace(true);
+        let served = self.served.lock().unwrap_or_else(PoisonError::into_inner).take();
+        served.expect("it was not stopped before").await.expect("it ends");
     }
 
     /// Appends a callback as ingest does and returns its positions, as `at_least` takes them.

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod harness;
+mod live;
 mod owners;
 mod schema;
 
@@ -123,6 +124,80 @@ async fn pages_of_rooms_hold_each_room_once_and_the_busiest_first() {
     assert!(seen.windows(2).all(|w| w[0].0 >= w[1].0), "{seen:?}");
 }
 
+/// So many delivered messages in each of these rooms, all of one account; the last positions.
+async fn busy(service: &Service, rooms: &[(&str, u32)], account: &str) -> String {
+    let mut positions = Vec::new();
+    for (n, (room, messages)) in rooms.iter().enumerate() {
+        for random in 0..*messages {
+            let command = "Group.CallbackAfterSendMsg";
+            let random = 1_000 * u32::try_from(n).expect("few") + random;
+            let body = message(command, room, account, random, NOON);
+            positions.push(service.append(APP, command, &body, NOON).await);
+        }
+    }
+    positions.join(",")
+}
+
+#[tokio::test]
+async fn a_rank_is_the_place_among_all_rooms() {
+    let service = Service::start().await;
+    let rooms = [("a", 3), ("b", 5), ("c", 3), ("d", 1), ("e", 9), ("f", 3)];
+    let positions = busy(&service, &rooms, "ann").await;
+    service.get(&format!("/v1/status?at_least={positions}")).await.ok();
+    let ranked = ["e", "b", "a", "c", "f", "d"];
+    for (path, by_heat) in
+        [("/v1/rooms?sort=heat", true), ("/v1/rooms?sort=messages", false), ("/v1/recommendations?", false)]
+    {
+        for limit in [1, 2, 6, 100] {
+            let mut query = format!("{path}&limit={limit}");
+            let mut seen = Vec::new();
+            loop {
+                let page = service.get(&query).await.ok();
+                for room in page["rooms"].as_array().expect("rooms") {
+                    seen.push(room["room"].as_str().expect("a name").to_owned());
+                    assert_eq!(room["rank"], seen.len(), "{query}: {room}");
+                    assert_eq!(room["heat"]["rank"].as_u64(), by_heat.then_some(seen.len() as u64), "{query}");
+                }
+                let Some(next) = page["next"].as_str() else { break };
+                query = format!("{path}&limit={limit}&after={next}");
+            }
+            assert_eq!(seen, ranked, "{path} by {limit}");
+        }
+    }
+    for (place, room) in ranked.iter().enumerate() {
+        let answer = service.get(&format!("/v1/rooms/{room}")).await.ok();
+        assert_eq!((&answer["heat"]["rank"], answer.get("rank")), (&json!(place + 1), None), "{room}");
+    }
+    assert_eq!(service.get("/v1/recommendations").await.ok()["sort"], "recommended");
+}
+
+#[tokio::test]
+async fn levels_count_the_accounts_of_all_partitions() {
+    let service = Service::start().await;
+    let mut positions = Vec::new();
+    // 10 and 50 points are the first thresholds, and a message is one.
+    for (account, messages) in [("ann", 9), ("bob", 10), ("cid", 49), ("dan", 50), ("eve", 55), ("fay", 1), ("gil", 10)]
+    {
+        positions.push(busy(&service, &[("room", messages)], account).await);
+    }
+    let at_least = positions.join(",");
+    let levels = service.get(&format!("/v1/levels?at_least={at_least}")).await.ok();
+    let counts: Vec<(u64, u64)> = levels["levels"]
+        .as_array()
+        .expect("levels")
+        .iter()
+        .map(|one| (one["level"].as_u64().expect("a level"), one["accounts"].as_u64().expect("a number")))
+        .collect();
+    assert_eq!(counts[..4], [(0, 2), (1, 3), (2, 2), (3, 0)]);
+    assert_eq!((&levels["accounts"], counts.len()), (&json!(7), 11));
+    assert_eq!(levels["as_of"]["positions"].as_array().map(Vec::len), Some(2));
+    let user = service.get("/v1/users/cid").await.ok();
+    assert_eq!(
+        (&user["level"]["level"], &user["level"]["score"], &user["level"]["next_at"], &user["level"]["missing"]),
+        (&json!(1), &json!(49), &json!(50), &json!(1))
+    );
+}
+
 #[tokio::test]
 async fn every_bad_request_gets_its_status_and_code() {
     let service = Service::start().await;
@@ -146,6 +221,8 @@ async fn every_bad_request_gets_its_status_and_code() {
         ("GET", "/v1/rooms?sort=beauty", 400, "bad_parameter"),
         ("GET", "/v1/rooms?after=zz", 400, "bad_parameter"),
         ("GET", "/v1/rooms?colour=red", 400, "bad_parameter"),
+        ("GET", "/v1/recommendations?sort=heat", 400, "bad_parameter"),
+        ("GET", "/v1/levels?limit=1", 400, "bad_parameter"),
         ("GET", "/v1/rooms?app=x", 400, "bad_parameter"),
         ("GET", "/v1/rooms?at=-5", 400, "bad_parameter"),
         ("GET", "/v1/rooms?at_least=here", 400, "bad_parameter"),
@@ -247,6 +324,8 @@ async fn answers_are_what_the_document_describes() {
         ("/", "/".to_owned()),
         ("/v1/rooms", format!("/v1/rooms?at_least={positions}")),
         ("/v1/rooms/{room}", format!("/v1/rooms/{ROOM_PATH}")),
+        ("/v1/recommendations", "/v1/recommendations".to_owned()),
+        ("/v1/levels", "/v1/levels".to_owned()),
         ("/v1/rooms/{room}/minutes", format!("/v1/rooms/{ROOM_PATH}/minutes")),
         ("/v1/rooms/{room}/viewers", format!("/v1/rooms/{ROOM_PATH}/viewers")),
         ("/v1/users/{account}", "/v1/users/ann".to_owned()),
@@ -268,7 +347,9 @@ async fn answers_are_what_the_document_describes() {
 async fn status_tells_how_far_each_partition_is_and_a_rebuild_gives_the_same_state() {
     let service = Service::start().await;
     let positions = small_evening(&service).await;
-    let status = service.get(&format!("/v1/status?at_least={positions}")).await.ok();
+    service.get(&format!("/v1/status?at_least={positions}")).await.ok();
+    // The rules are a record of every partition, and part of what some of them hold.
+    let status = service.until("/v1/status", |status| status["lag"] == 0).await;
     let partitions = status["partitions"].as_array().expect("partitions");
     assert_eq!(partitions.len(), 4);
     assert_eq!(status["stream_time"], NOON + 62_000);

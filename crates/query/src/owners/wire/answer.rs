@@ -31,6 +31,11 @@ fn found_out(found: Found) -> proto::Answer {
             });
             (Some(seen), Wire::Rooms(proto::RankedRooms { rooms: rooms.collect() }))
         }
+        Found::Number(number, seen) => (Some(seen), Wire::Number(proto::Number { number })),
+        Found::Levels(levels, seen) => {
+            let levels = levels.into_iter().map(|(level, accounts)| proto::LevelCount { level, accounts });
+            (Some(seen), Wire::Levels(proto::LevelCounts { levels: levels.collect() }))
+        }
         Found::Rows(rows, seen) => {
             (Some(seen), Wire::Rows(proto::Rows { rows: rows.into_iter().map(Fields::into_text).collect() }))
         }
@@ -136,6 +141,10 @@ fn found_in(partition: Partition, answer: proto::Answer) -> Result<Found, BadMes
                 Ok(Ranked { place, fields: object(room.fields)? })
             });
             Found::Rooms(rooms.collect::<Result<_, BadMessage>>()?, seen()?)
+        }
+        Wire::Number(number) => Found::Number(number.number, seen()?),
+        Wire::Levels(counts) => {
+            Found::Levels(counts.levels.into_iter().map(|one| (one.level, one.accounts)).collect(), seen()?)
         }
         Wire::Rows(rows) => Found::Rows(rows.rows.into_iter().map(object).collect::<Result<_, BadMessage>>()?, seen()?),
         Wire::Status(status) => Found::Status(Box::new(status_in(partition, status)?)),
@@ -268,6 +277,9 @@ mod tests {
             Found::Fields(Fields::Made(made), seen()),
             Found::Rooms(vec![Ranked { place, fields: object("{\"a\":1}") }], seen()),
             Found::Rows(vec![object("{}"), object("{\"x\":[]}")], seen()),
+            Found::Number(None, seen()),
+            Found::Number(Some(0), seen()),
+            Found::Levels([(0, u64::MAX), (3, 1)].into(), seen()),
             Found::Status(Box::new(PartitionStatus {
                 phase: Phase::Live,
                 rebuild: None,
@@ -303,6 +315,7 @@ mod tests {
             AskResponse { result: None },
             wire(true, None),
             wire(false, Some(Wire::Fields("{}".to_owned()))),
+            wire(false, Some(Wire::Levels(proto::LevelCounts::default()))),
             wire(true, Some(Wire::Fields("[]".to_owned()))),
             wire(true, Some(Wire::Rows(proto::Rows { rows: vec!["{".to_owned()] }))),
             wire(true, Some(Wire::Rooms(proto::RankedRooms { rooms: vec![proto::RankedRoom::default()] }))),

@@ -41,6 +41,11 @@ fn ask_out(ask: &Ask) -> Wire {
             after: after.as_ref().map(place_out),
             before: before.as_ref().map(place_out),
         }),
+        Ask::RoomScore { app, sort, room } => Wire::RoomScore(proto::RoomScore { app, sort, room }),
+        Ask::RoomsBefore { app, sort, place } => {
+            Wire::RoomsBefore(proto::RoomsBefore { app, sort, place: Some(place_out(&place)) })
+        }
+        Ask::Levels { app } => Wire::Levels(proto::Levels { app }),
         Ask::DeadLetters { from, limit } => Wire::DeadLetters(proto::DeadLetters { from: from.0, limit: count(limit) }),
         Ask::Status => Wire::PartitionState(proto::PartitionState {}),
         Ask::Rebuild => Wire::Rebuild(proto::Rebuild {}),
@@ -85,6 +90,11 @@ fn ask_in(wire: Wire) -> Result<Ask, BadMessage> {
         Wire::RankRooms(proto::RankRooms { app, sort, keep, after, before }) => {
             Ask::RankRooms { app, sort, keep: limited(keep)?, after: after.map(place_in), before: before.map(place_in) }
         }
+        Wire::RoomScore(proto::RoomScore { app, sort, room }) => Ask::RoomScore { app, sort, room },
+        Wire::RoomsBefore(proto::RoomsBefore { app, sort, place }) => {
+            Ask::RoomsBefore { app, sort, place: place_in(place.ok_or(BadMessage("place is missing"))?) }
+        }
+        Wire::Levels(proto::Levels { app }) => Ask::Levels { app },
         Wire::DeadLetters(proto::DeadLetters { from, limit }) => {
             Ask::DeadLetters { from: Offset(from), limit: limited(limit)? }
         }
@@ -133,7 +143,10 @@ mod tests {
             Ask::Minutes { app, room: room.clone(), from_ms: 0, to_ms: 0, limit: 1, after: None },
             Ask::Viewers { app, room, sort: "messages".to_owned(), limit: 1_000, after: Some(String::new()) },
             Ask::RankRooms { app, sort: "x".to_owned(), keep: 1_001, after: Some(place.clone()), before: None },
-            Ask::RankRooms { app, sort: "x".to_owned(), keep: 1, after: None, before: Some(place) },
+            Ask::RankRooms { app, sort: "x".to_owned(), keep: 1, after: None, before: Some(place.clone()) },
+            Ask::RoomScore { app, sort: "heat".to_owned(), room: "r".to_owned() },
+            Ask::RoomsBefore { app, sort: "heat".to_owned(), place },
+            Ask::Levels { app },
             Ask::DeadLetters { from: Offset(3), limit: 2 },
             Ask::Status,
             Ask::Rebuild,
@@ -155,6 +168,7 @@ mod tests {
             AskRequest { at_ms: -1, ..good(Ask::Apps) },
             AskRequest { at_ms: i64::MAX, ..good(Ask::Apps) },
             AskRequest { question: None, ..good(Ask::Apps) },
+            AskRequest { question: Some(Wire::RoomsBefore(proto::RoomsBefore::default())), ..good(Ask::Apps) },
             good(minutes(-1, None)),
             good(minutes(0, Some((i64::MIN, 1)))),
             good(minutes(0, Some((1, -1)))),

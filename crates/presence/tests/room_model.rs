@@ -1,0 +1,332 @@
+//! A room against timelines that are painted millisecond by millisecond.
+//!
+//! The model paints each member's presence on a strip; online, peak and watch time are counted off the strips. It shares
+//! no code with the projection.
+
+mod common;
+
+use barrage_event::rules::RuleSet;
+use barrage_presence::RoomPresence;
+use barrage_projection::memory::{Harness, hash_of};
+use common::{ROOM, START_MS, apply, back, destroyed, envelope, gone, joined, left, member_state, message};
+use common::{room_online, viewers};
+use proptest::prelude::*;
+
+const ACCOUNTS: [&str; 3] = ["ann", "bob", "cy"];
+const DELAY_MS: usize = 3_000;
+const DETECTION_MS: usize = 5_000;
+const IDLE_MS: usize = 7_000;
+
+
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Left,
+    Quit,
+    Interrupted,
+    Joined,
+    Entered,
+    Recovered,
+    Message,
+    Gone(usize),
+    Destroyed,
+    Back,
+}
+
+impl Kind {
+    /// What comes first in one ms.
+    fn rank(self) -> u8 {
+        match self {
+            Self::Left => 0,
+            Self::Quit | Self::Interrupted => 1,
+            Self::Joined => 2,
+            Self::Entered | Self::Recovered => 3,
+            Self::Message => 4,
+            Self::Back => 5,
+            Self::Gone(_) => 6,
+            Self::Destroyed => 7,
+        }
+    }
+
+    fn comes(self) -> bool {
+        matches!(self, Self::Joined | Self::Entered | Self::Recovered)
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Event {
+    at: usize,
+    account: usize,
+    kind: Kind,
+}
+
+fn rules(idle: bool) -> RuleSet {
+    let mut rules = RuleSet::default();
+    rules.presence.member_state_delay_ms = DELAY_MS as u64;
+    rules.duration.native_detection_ms = DETECTION_MS as u64;
+    rules.presence.idle_timeout_ms = if idle { IDLE_MS as u64 } else { 0 };
+    rules
+}
+
+fn record(event: &Event, late_ms: i64) -> Vec<u8> {
+    let account = ACCOUNTS[event.account];
+    let what = match event.kind {
+        Kind::Joined => joined(ROOM, account),
+        Kind::Left => left(ROOM, account),
+        Kind::Entered => member_state(ROOM, account, true, 1),
+        Kind::Recovered => member_state(ROOM, account, true, 4),
+        Kind::Quit => member_state(ROOM, account, false, 2),
+        Kind::Interrupted => member_state(ROOM, account, false, 3),
+        Kind::Gone(uncertain) => gone(ROOM, account, uncertain as u64),
+        Kind::Back => back(ROOM, account),
+        Kind::Destroyed => destroyed(ROOM),
+        Kind::Message => message(ROOM, account),
+    };
+    let at_ms = START_MS + event.at as i64;
+    envelope(at_ms, at_ms + late_ms, "ios", what)
+}
+
+/// One member's milliseconds.
+struct Strip {
+    on: Vec<bool>,
+    sure: Vec<bool>,
+    maybe: Vec<bool>,
+    was_member: bool,
+    now: bool,
+}
+
+fn paint(events: &[Event], account: usize, asked: usize, idle: bool) -> Strip {
+    let mut own: Vec<&Event> = events
+        .iter()
+        .filter(|e| e.at <= asked && (e.account == account || e.kind == Kind::Destroyed))
+        .filter(|e| idle || e.kind != Kind::Message)
+        .collect();
+    own.sort_by_key(|e| (e.at, e.kind.rank()));
+    let mut strip = Strip {
+        on: vec![false; asked],
+        sure: vec![false; asked],
+        maybe: vec![false; asked],
+        now: false,
+        was_member: events.iter().any(|e| e.account == account && e.kind.comes()),
+    };
+    // Since when it is there, its last sign of life, whether it left with its account, and when it left.
+    let (mut since, mut sign, mut by_gone, mut ended) = (None::<usize>, 0, false, None::<usize>);
+    let silent_at = |sign: usize| if idle { sign + IDLE_MS } else { usize::MAX };
+    let leave = |strip: &mut Strip, from: usize, sign: usize, to: usize, uncertain: usize| {
+        strip.on[from..to].fill(true);
+        strip.sure[from..to.saturating_sub(uncertain).max(sign).max(from)].fill(true);
+    };
+    for event in own {
+        let x = event.at;
+        if let Some(from) = since
+            && silent_at(sign) < x
+            && (event.kind.comes() || event.kind == Kind::Destroyed)
+        {
+            leave(&mut strip, from, sign, silent_at(sign), usize::MAX);
+            ended = Some(silent_at(sign));
+            since = None;
+        }
+        match event.kind {
+            kind if kind.comes() => {
+                if since.is_none() {
+                    if let (Kind::Recovered, Some(ended)) = (kind, ended) {
+                        strip.maybe[ended.max(x.saturating_sub(DELAY_MS))..x].fill(true);
+                    }
+                    since = Some(x);
+                    by_gone = false;
+                }
+                sign = x;
+            }
+            Kind::Message => sign = if since.is_some() { x } else { sign },
+            Kind::Back if since.is_some() => sign = x,
+            Kind::Back => {
+                if by_gone {
+                    (since, sign, by_gone) = (Some(x), x, false);
+                }
+            }
+            kind => {
+                if let Some(from) = since.take() {
+                    let uncertain = match kind {
+                        Kind::Interrupted => DELAY_MS,
+                        Kind::Gone(uncertain) => uncertain,
+                        _ => 0,
+                    };
+                    leave(&mut strip, from, sign, x, uncertain);
+                    ended = Some(x);
+                    by_gone = matches!(kind, Kind::Gone(_));
+                } else if !matches!(kind, Kind::Gone(_)) {
+                    by_gone = false;
+                }
+            }
+        }
+    }
+    if let Some(from) = since {
+        strip.now = silent_at(sign) > asked;
+        if silent_at(sign) < asked {
+            leave(&mut strip, from, sign, silent_at(sign), usize::MAX);
+        } else {
+            leave(&mut strip, from, sign, asked, DETECTION_MS);
+        }
+    }
+    strip
+}
+
+fn run(events: &[Event], arrival: &[usize], idle: bool, late_ms: &[i64], cuts: &[(usize, bool)]) -> Harness {
+    let mut harness = Harness::new(RoomPresence, rules(idle)).expect("own ids");
+    for (n, &index) in arrival.iter().enumerate() {
+        let late_ms = late_ms.get(index).copied().unwrap_or(0);
+        apply(&mut harness, &record(&events[index], late_ms));
+        for (_, restart) in cuts.iter().filter(|(at, _)| *at == n) {
+            harness.commit(if *restart { 0 } else { 1_000 });
+            if *restart {
+                harness.restart().expect("reads back");
+            }
+        }
+    }
+    harness.commit(usize::MAX);
+    harness
+}
+
+fn check(events: &[Event], arrival: &[usize], strips: &[Strip], asked: usize, idle: bool) -> Result<(), TestCaseError> {
+    let harness = run(events, arrival, idle, &[], &[]);
+    let at_ms = START_MS + asked as i64;
+    let online = room_online(&harness, ROOM, at_ms);
+    let counts: Vec<usize> = (0..asked).map(|x| strips.iter().filter(|s| s.on[x]).count()).collect();
+    let told = || format!("{events:?} arriving as {arrival:?}, idle {idle}, at {asked}");
+    let distinct = strips.iter().filter(|s| s.was_member).count();
+    if distinct == 0 && online.is_null() {
+        return Ok(());
+    }
+    let now = strips.iter().filter(|s| s.now).count();
+    prop_assert_eq!(online["now"].as_u64(), Some(now as u64), "{}", told());
+    let peak = counts.iter().copied().max().unwrap_or(0);
+    prop_assert_eq!(online["peak"].as_u64(), Some(peak as u64), "{}", told());
+    let first = counts.iter().position(|&n| n == peak).filter(|_| peak > 0).map(|x| START_MS + x as i64);
+    prop_assert_eq!(online["peak_at"].as_i64(), Some(first.unwrap_or(0)), "{}", told());
+    prop_assert_eq!(online["too_late"].as_u64(), Some(0));
+    prop_assert_eq!(online["distinct"].as_u64(), Some(distinct as u64), "{}", told());
+    for sort in ["recent", "watch"] {
+        let page = viewers(&harness, ROOM, sort, at_ms, 10);
+        prop_assert_eq!(page.len(), distinct);
+        for viewer in page {
+            let account = ACCOUNTS.iter().position(|a| viewer["account"] == **a).expect("one of ours");
+            let strip = &strips[account];
+            let count = |which: &dyn Fn(usize) -> bool| (0..asked).filter(|&x| which(x)).count() as u64;
+            let watch = &viewer["watch"];
+            prop_assert_eq!(watch["ms"].as_u64(), Some(count(&|x| strip.on[x])), "{} {}", account, told());
+            prop_assert_eq!(watch["lower_ms"].as_u64(), Some(count(&|x| strip.sure[x])), "{} {}", account, told());
+            let upper = count(&|x| strip.on[x] || strip.maybe[x]);
+            prop_assert_eq!(watch["upper_ms"].as_u64(), Some(upper), "{} {}", account, told());
+            prop_assert_eq!(viewer["online"].as_bool(), Some(strip.now), "{} {}", account, told());
+        }
+    }
+    Ok(())
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let kind = prop_oneof![
+        4 => Just(Kind::Joined), 2 => Just(Kind::Left), 1 => Just(Kind::Entered), 1 => Just(Kind::Recovered),
+        1 => Just(Kind::Quit), 1 => Just(Kind::Interrupted), 2 => (0_usize..4_000).prop_map(Kind::Gone),
+        2 => Just(Kind::Back), 1 => Just(Kind::Destroyed), 2 => Just(Kind::Message),
+    ];
+    let at = prop_oneof![3 => (0_usize..20).prop_map(|n| n * 1_000), 1 => 0_usize..20_000, 1 => 0_usize..45_000];
+    (at, 0_usize..ACCOUNTS.len(), kind).prop_map(|(at, account, kind)| Event { at, account, kind })
+}
+
+/// With or without an idle time-out, and what happened. No two of the same thing at the same time, no two messages in
+/// one minute (of those the last is kept), and one disbanding at most.
+fn histories(most: usize) -> impl Strategy<Value = (bool, Vec<Event>)> {
+    (any::<bool>(), prop::collection::vec(event(), 1..most)).prop_map(|(idle, mut events)| {
+        let mut ends = 0;
+        events.retain(|e| {
+            ends += usize::from(e.kind == Kind::Destroyed);
+            e.kind != Kind::Destroyed || ends == 1
+        });
+        let minute = |e: &Event| if e.kind == Kind::Message { e.at / 60_000 } else { e.at };
+        for event in events.iter_mut().filter(|e| e.kind == Kind::Destroyed) {
+            event.account = 0;
+        }
+        events.sort_by_key(|e| (e.kind.rank(), e.account, minute(e)));
+        events.dedup_by_key(|e| (e.kind.rank(), e.account, minute(e)));
+        (idle, events)
+    })
+}
+
+fn permutations(count: usize) -> Vec<Vec<usize>> {
+    (0..count).fold(vec![Vec::new()], |all, next| {
+        let grown = all.iter().flat_map(|p| {
+            (0..=p.len()).map(move |at| {
+                let mut p = p.clone();
+                p.insert(at, next);
+                p
+            })
+        });
+        grown.collect()
+    })
+}
+
+/// A disbanding counts from behind all that is known by then, so it comes before everything later, as it does unless it
+/// is late.
+fn disbanding_in_order(events: &[Event], mut arrival: Vec<usize>) -> Vec<usize> {
+    let Some(end) = events.iter().position(|e| e.kind == Kind::Destroyed) else { return arrival };
+    arrival.retain(|&index| index != end);
+    let later = arrival.iter().position(|&index| events[index].at >= events[end].at);
+    arrival.insert(later.unwrap_or(arrival.len()), end);
+    arrival
+}
+
+fn strips(events: &[Event], asked: usize, idle: bool) -> Vec<Strip> {
+    (0..ACCOUNTS.len()).map(|account| paint(events, account, asked, idle)).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 120, ..ProptestConfig::default() })]
+
+    #[test]
+    fn short_histories_give_the_same_in_every_order_of_arrival((idle, events) in histories(6), later in 1_usize..20_000) {
+        let asked = events.iter().map(|e| e.at).max().unwrap_or(0) + later;
+        let strips = strips(&events, asked, idle);
+        for arrival in permutations(events.len()) {
+            let arrival = disbanding_in_order(&events, arrival);
+            check(&events, &arrival, &strips, asked, idle)?;
+        }
+    }
+
+    #[test]
+    fn long_histories_are_those_of_the_model(
+        (idle, events) in histories(40),
+        later in 1_usize..20_000,
+        order in prop::collection::vec(any::<u32>(), 40),
+    ) {
+        let asked = events.iter().map(|e| e.at).max().unwrap_or(0) + later;
+        let mut arrival: Vec<usize> = (0..events.len()).collect();
+        arrival.sort_by_key(|&index| order[index % order.len()]);
+        let arrival = disbanding_in_order(&events, arrival);
+        check(&events, &arrival, &strips(&events, asked, idle), asked, idle)?;
+    }
+
+    #[test]
+    fn counts_are_never_negative_and_bytes_do_not_depend_on_commits(
+        (idle, events) in histories(40),
+        order in prop::collection::vec(any::<u32>(), 40),
+        late_ms in prop::collection::vec(prop_oneof![3 => 0_i64..50, 1 => 0_i64..2_000_000], 40),
+        cuts in prop::collection::vec((0_usize..40, any::<bool>()), 0..10),
+    ) {
+        let mut arrival: Vec<usize> = (0..events.len()).collect();
+        arrival.sort_by_key(|&index| order[index % order.len()]);
+        let whole = run(&events, &arrival, idle, &late_ms, &[]);
+        let cut = run(&events, &arrival, idle, &late_ms, &cuts);
+        prop_assert_eq!(&whole.store, &cut.store);
+        prop_assert_eq!(whole.hash, cut.hash);
+        prop_assert_eq!(whole.hash, hash_of(&whole.store));
+        // However late: who is online is who is online by the members' rows.
+        for later in [0, 10_000_000] {
+            let at_ms = whole.stream_time_ms() + later;
+            let online = room_online(&whole, ROOM, at_ms);
+            let there = viewers(&whole, ROOM, "watch", at_ms, 10).iter().filter(|v| v["online"] == true).count();
+            if !online.is_null() {
+                prop_assert_eq!(online["now"].as_u64(), Some(there as u64), "{:?} {:?} {:?}", events, arrival, late_ms);
+            }
+        }
+    }
+}
