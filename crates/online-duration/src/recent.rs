@@ -71,9 +71,7 @@ fn coalesce(account: &mut Account, sign: &Happening) -> bool {
         if other.at_ms.div_euclid(MINUTE_MS) < minute {
             break;
         }
-        if other.kind() == Kind::Sign
-            && other.platform == sign.platform
-            && other.at_ms.div_euclid(MINUTE_MS) == minute
+        if other.kind() == Kind::Sign && other.platform == sign.platform && other.at_ms.div_euclid(MINUTE_MS) == minute
         {
             if other.at_ms >= sign.at_ms {
                 return false;

@@ -99,9 +99,9 @@ fn with_account(
     let account = cx.table::<Accounts>()?.entry(&key)?;
     change(account, &mut voice);
     let gone_ms = account.gone_ms;
-    account.rooms.retain(|room| {
-        if room.is_open() { !(room.told_gone && gone_ms < floor_ms) } else { room.left_ms >= floor_ms }
-    });
+    account
+        .rooms
+        .retain(|room| if room.is_open() { !(room.told_gone && gone_ms < floor_ms) } else { room.left_ms >= floor_ms });
     for derived in voice.said {
         cx.derive(derived);
     }
@@ -269,8 +269,8 @@ fn come_back(account: &mut Account, voice: &mut Voice<'_>, now: &Online, grace_m
     // Where it never went, a ms later, so that it comes behind the going.
     let back_ms = now.since_ms.max(gone_ms.saturating_add(1));
     let on = now.since_ms <= gone_ms;
-    let reconnected = on
-        || !account.left_since && reconnected(account, gone_ms, now.since_ms, account.logged_out, grace_ms);
+    let reconnected =
+        on || !account.left_since && reconnected(account, gone_ms, now.since_ms, account.logged_out, grace_ms);
     for room in account.rooms.iter_mut().filter(|room| room.told_gone) {
         room.told_gone = false;
         if !room.is_open() {

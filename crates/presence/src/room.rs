@@ -49,11 +49,8 @@ impl Projection for RoomPresence {
 
     fn apply(&self, cx: &mut Context<'_>, record: &EnvelopeView<'_>) -> Result<(), ApplyError> {
         let delay_ms = cx.rules.presence.member_state_delay_ms;
-        let moment = |kind: MomentKind, uncertain_ms| Moment {
-            at_ms: record.occurred_at_ms,
-            kind: kind.into(),
-            uncertain_ms,
-        };
+        let moment =
+            |kind: MomentKind, uncertain_ms| Moment { at_ms: record.occurred_at_ms, kind: kind.into(), uncertain_ms };
         match &record.event {
             Event::MembersJoined(e) => told(cx, record, e.group_id, e.members.iter(), moment(MomentKind::Joined, 0)),
             Event::MembersLeft(e) => told(cx, record, e.group_id, e.members.iter(), moment(MomentKind::Left, 0)),

@@ -57,7 +57,14 @@ fn the_truth_of_ten_evenings_lies_inside_the_bounds() {
                 wrong.push(format!("{seed}: {name}: peak {} is not in {bounds:?}", number("peak")));
             }
             if std::env::var("WHO").is_ok() && !(room.final_online..=room.final_online_upper).contains(&number("now")) {
-                println!("WHO {seed} {name} {:?}", common::viewers(&world.rooms, name, "recent", at_ms, 1000).iter().filter(|v| v["online"] == true).map(|v| v["account"].as_str().unwrap().to_owned()).collect::<Vec<_>>());
+                println!(
+                    "WHO {seed} {name} {:?}",
+                    common::viewers(&world.rooms, name, "recent", at_ms, 1000)
+                        .iter()
+                        .filter(|v| v["online"] == true)
+                        .map(|v| v["account"].as_str().unwrap().to_owned())
+                        .collect::<Vec<_>>()
+                );
             }
             if !(room.final_online..=room.final_online_upper).contains(&number("now")) {
                 let bounds = room.final_online..=room.final_online_upper;
