@@ -57,11 +57,7 @@ fn lateness_ms(cx: &Context<'_>) -> i64 {
     i64::try_from(cx.rules.windows.lateness_ms).unwrap_or(i64::MAX)
 }
 
-fn state_change(
-    cx: &mut Context<'_>,
-    record: &EnvelopeView<'_>,
-    change: &StateChange<'_>,
-) -> Result<(), ApplyError> {
+fn state_change(cx: &mut Context<'_>, record: &EnvelopeView<'_>, change: &StateChange<'_>) -> Result<(), ApplyError> {
     let kind = match change.action {
         Action::Login => Kind::Login,
         Action::Logout => Kind::Logout,

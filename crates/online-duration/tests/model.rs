@@ -294,7 +294,9 @@ fn histories(most: usize) -> impl Strategy<Value = Vec<Event>> {
 /// With the account's first word in front, which always comes first.
 fn known(events: &[Event]) -> Vec<Event> {
     let first = Event { at: 0, kind: Kind::Logout, platform: 0, kicked: Vec::new() };
-    std::iter::once(first).chain(events.iter().filter(|e| (e.at, e.kind, e.platform) != (0, Kind::Logout, 0)).cloned()).collect()
+    std::iter::once(first)
+        .chain(events.iter().filter(|e| (e.at, e.kind, e.platform) != (0, Kind::Logout, 0)).cloned())
+        .collect()
 }
 
 fn permutations(count: usize) -> Vec<Vec<usize>> {
@@ -303,7 +305,13 @@ fn permutations(count: usize) -> Vec<Vec<usize>> {
         all = all
             .iter()
             // The first stays in front.
-            .flat_map(|p| (1..=p.len()).map(move |at| { let mut p = p.clone(); p.insert(at, next); p }))
+            .flat_map(|p| {
+                (1..=p.len()).map(move |at| {
+                    let mut p = p.clone();
+                    p.insert(at, next);
+                    p
+                })
+            })
             .collect();
     }
     all

@@ -242,12 +242,7 @@ pub(crate) fn change_end(
 
 /// Nobody is there any more from `at_ms` on, which is behind all changes but provisional ends: of those the ones before
 /// that stay, later ones are void.
-pub(crate) fn clear(
-    cx: &mut Context<'_>,
-    room: &mut Room,
-    key: RoomKey<'_>,
-    at_ms: i64,
-) -> Result<(), StoreError> {
+pub(crate) fn clear(cx: &mut Context<'_>, room: &mut Room, key: RoomKey<'_>, at_ms: i64) -> Result<(), StoreError> {
     for at in 0..room.chunks.len() {
         let sum = &mut room.chunks[at];
         if sum.ends == 0 {

@@ -17,8 +17,6 @@ const DELAY_MS: usize = 3_000;
 const DETECTION_MS: usize = 5_000;
 const IDLE_MS: usize = 7_000;
 
-
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
     Left,

@@ -6,9 +6,9 @@ pub(crate) mod world;
 
 use barrage_event::proto as wire;
 use barrage_event::proto::envelope::Event as Wire;
+use barrage_presence::Presence;
 use barrage_projection::memory::Harness;
 use barrage_projection::{ReadContext, Statistic as _};
-use barrage_presence::Presence;
 use prost::Message as _;
 use serde_json::{Map, Value as Json};
 
