@@ -153,7 +153,7 @@ fn came(
         }
         if at_ms >= own.joined_ms {
             // A member state names no platform: it says something new of one who was not there only.
-            own.web = web.unwrap_or(own.web && own.is_open());
+            own.web = web.unwrap_or_else(|| own.web && own.is_open());
             own.joined_ms = at_ms;
             own.told_gone = false;
             own.went_on = false;
