@@ -49,7 +49,7 @@ impl Projection for AccountOnlineDuration {
 /// When its sender sent a delivered message, as far as that is told: delivery comes later.
 fn sent_ms(record: &EnvelopeView<'_>, message: &Message<'_>) -> i64 {
     let delivered_ms = record.occurred_at_ms;
-    let sent_ms = message.msg_time_s.map_or(delivered_ms.saturating_sub(1_000), |s| s.saturating_mul(1_000));
+    let sent_ms = message.msg_time_s.map_or_else(|| delivered_ms.saturating_sub(1_000), |s| s.saturating_mul(1_000));
     sent_ms.clamp(delivered_ms.saturating_sub(60_000), delivered_ms)
 }
 

@@ -42,8 +42,15 @@ pub(crate) fn insert(account: &mut Account, mut happening: Happening, rules: &Du
         }
         happening.at_ms = folded_to_ms;
     }
-    if happening.kind() == Kind::Sign && !coalesce(account, &happening) {
-        return;
+    if happening.kind() == Kind::Sign {
+        // Nearly every record is a sign of life in the minute of the one before.
+        if let Some(last) = account.recent.last_mut().filter(|last| same_minute(last, &happening)) {
+            last.at_ms = last.at_ms.max(happening.at_ms);
+            return;
+        }
+        if !coalesce(account, &happening) {
+            return;
+        }
     }
     let at = account.recent.iter().rposition(|other| !goes_before(&account.platforms, &happening, other));
     let at = at.map_or(0, |at| at + 1);
@@ -62,24 +69,23 @@ fn goes_before(platforms: &[String], a: &Happening, b: &Happening) -> bool {
     (a.at_ms, a.kind).cmp(&(b.at_ms, b.kind)).then_with(|| name(a).cmp(&name(b))).is_lt()
 }
 
+/// Whether both are signs of life of one platform and minute.
+fn same_minute(a: &Happening, b: &Happening) -> bool {
+    let key = |h: &Happening| (h.platform, h.kind, h.at_ms.div_euclid(MINUTE_MS));
+    b.kind() == Kind::Sign && key(a) == key(b)
+}
+
 /// Makes room for a sign of life among those of its platform and minute, of which the last is kept; `false` when it is
 /// not the last.
 fn coalesce(account: &mut Account, sign: &Happening) -> bool {
     let minute = sign.at_ms.div_euclid(MINUTE_MS);
-    for at in (0..account.recent.len()).rev() {
-        let other = &account.recent[at];
-        if other.at_ms.div_euclid(MINUTE_MS) < minute {
-            break;
-        }
-        if other.kind() == Kind::Sign && other.platform == sign.platform && other.at_ms.div_euclid(MINUTE_MS) == minute
-        {
-            if other.at_ms >= sign.at_ms {
-                return false;
-            }
-            account.recent.remove(at);
-            return true;
-        }
+    let lately = account.recent.iter().rev().take_while(|other| other.at_ms.div_euclid(MINUTE_MS) >= minute).count();
+    let from = account.recent.len() - lately;
+    let Some(at) = account.recent[from..].iter().position(|other| same_minute(other, sign)) else { return true };
+    if account.recent[from + at].at_ms >= sign.at_ms {
+        return false;
     }
+    account.recent.remove(from + at);
     true
 }
 

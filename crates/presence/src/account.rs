@@ -72,6 +72,17 @@ struct Voice<'a> {
 }
 
 impl Voice<'_> {
+    fn gone(&mut self, room: &mut OpenRoom, at_ms: i64, uncertain_ms: u64) {
+        room.told_gone_ms = at_ms.max(room.told_back_ms);
+        self.say(&room.group_id, Change::Gone { uncertain_ms }, room.told_gone_ms);
+    }
+
+    fn back(&mut self, room: &mut OpenRoom, at_ms: i64) {
+        let behind_ms = if room.told_gone_ms == 0 { 0 } else { room.told_gone_ms.saturating_add(1) };
+        room.told_back_ms = at_ms.max(behind_ms);
+        self.say(&room.group_id, Change::Back, room.told_back_ms);
+    }
+
     fn say(&mut self, group_id: &str, change: Change, at_ms: i64) {
         self.said.push(Derived {
             app: self.record.app,
@@ -129,15 +140,20 @@ fn came(
 ) -> Result<(), ApplyError> {
     let at_ms = record.occurred_at_ms;
     let one_room = cx.rules.presence.web_one_room;
+    let grace_ms = cx.rules.presence.back_grace_ms;
+    let connection = connection(cx, record, name)?;
     Ok(with_account(cx, record, name, |account, voice| {
         if web.is_some() && started(account.back_ms, at_ms) {
             not_back(account, voice);
         }
         let (gone_ms, gone_uncertain_ms) = (account.gone_ms, account.gone_uncertain_ms);
         let own = room(account, group_id);
+        if web.is_some() {
+            own.entered_ms = own.entered_ms.max(at_ms);
+        }
         if at_ms >= own.joined_ms {
             // A member state names no platform: it says something new of one who was not there only.
-            own.web = web.unwrap_or(own.web && own.is_open());
+            own.web = web.unwrap_or_else(|| own.web && own.is_open());
             own.joined_ms = at_ms;
             own.told_gone = false;
             own.went_on = false;
@@ -145,10 +161,14 @@ fn came(
         // The account went after that, and this room was not told because it was not known to be one of its rooms.
         if gone_ms != 0 && own.is_open() && own.joined_ms <= gone_ms && !own.told_gone {
             own.told_gone = true;
-            voice.say(group_id, Change::Gone { uncertain_ms: gone_uncertain_ms }, gone_ms);
+            voice.gone(own, gone_ms, gone_uncertain_ms);
         }
         if web == Some(true) && one_room {
             leave_for_another(account, voice, group_id, at_ms);
+        }
+        // A join that is told late may have been over by now.
+        if let Some(now) = &connection {
+            told_connection(account, voice, now, grace_ms);
         }
     })?)
 }
@@ -164,7 +184,7 @@ fn not_back(account: &mut Account, voice: &mut Voice<'_>) {
     for room in account.rooms.iter_mut().filter(|room| room.went_on) {
         room.went_on = false;
         room.left_ms = room.left_ms.max(room.joined_ms.saturating_add(1));
-        voice.say(&room.group_id, Change::Gone { uncertain_ms: 0 }, back_ms);
+        voice.gone(room, back_ms, 0);
     }
     account.back_ms = 0;
 }
@@ -177,7 +197,8 @@ fn leave_for_another(account: &mut Account, voice: &mut Voice<'_>, group_id: &st
         .filter(|room| room.web && room.group_id != group_id && room.joined_ms > at_ms)
         .map(|room| room.joined_ms)
         .min();
-    for room in account.rooms.iter_mut().filter(|room| room.web && room.is_open()) {
+    // Also of a room that is left already: it was left earlier than was known.
+    for room in account.rooms.iter_mut().filter(|room| room.web && (room.is_open() || room.left_ms > at_ms)) {
         let left_ms = match next_ms {
             Some(next_ms) if room.group_id == group_id && room.joined_ms == at_ms => next_ms,
             _ if room.group_id != group_id && room.joined_ms <= at_ms => at_ms,
@@ -185,7 +206,8 @@ fn leave_for_another(account: &mut Account, voice: &mut Voice<'_>, group_id: &st
         };
         // One ms more than the exit, so that a join in the same ms does not reopen it.
         room.left_ms = left_ms.max(room.joined_ms.saturating_add(1));
-        voice.say(&room.group_id, Change::Gone { uncertain_ms: 0 }, left_ms);
+        room.exited_ms = room.left_ms;
+        voice.gone(room, left_ms, 0);
     }
 }
 
@@ -202,52 +224,86 @@ fn left(
         account.left_since |= exit && account.gone_ms != 0 && at_ms > account.gone_ms;
         let own = room(account, group_id);
         own.left_ms = own.left_ms.max(at_ms);
+        own.exited_ms = own.exited_ms.max(at_ms);
     })?)
 }
 
+/// Where the account stands. Online duration is applied before, so this event is in it.
+fn connection(cx: &mut Context<'_>, record: &EnvelopeView<'_>, name: &str) -> Result<Option<Online>, StoreError> {
+    let at_ms = cx.stream_time_ms.max(record.occurred_at_ms);
+    let rules = &cx.rules.duration;
+    Ok(cx.table::<Connections>()?.get(&(record.app, name))?.map(|row| online(row, at_ms, rules)))
+}
+
 fn connection_changed(cx: &mut Context<'_>, record: &EnvelopeView<'_>, name: &str) -> Result<(), ApplyError> {
-    let key = (record.app, name);
-    if cx.table::<Accounts>()?.get(&key)?.is_none() {
+    if cx.table::<Accounts>()?.get(&(record.app, name))?.is_none() {
         return Ok(());
     }
-    let at_ms = cx.stream_time_ms.max(record.occurred_at_ms);
+    let Some(now) = connection(cx, record, name)? else { return Ok(()) };
     let grace_ms = cx.rules.presence.back_grace_ms;
-    let rules = &cx.rules.duration;
-    // Online duration is applied before, so this event is in it.
-    let Some(now) = cx.table::<Connections>()?.get(&key)?.map(|row| online(row, at_ms, rules)) else { return Ok(()) };
-    Ok(with_account(cx, record, name, |account, voice| {
-        come_back(account, voice, &now, grace_ms);
-        if now.again_ms > account.back_ms && account.gone_ms == 0 {
-            // Its client reconnected, as far as can be told now.
-            account.back_ms = now.again_ms;
-            for room in &mut account.rooms {
-                room.went_on = room.is_open() && room.joined_ms < now.again_ms;
-            }
+    Ok(with_account(cx, record, name, |account, voice| told_connection(account, voice, &now, grace_ms))?)
+}
+
+/// Lets rooms hear what is new in the account's connection.
+fn told_connection(account: &mut Account, voice: &mut Voice<'_>, now: &Online, grace_ms: u64) {
+    come_back(account, voice, now, grace_ms);
+    if now.again_ms > account.back_ms && account.gone_ms == 0 {
+        // Its client reconnected, as far as can be told now.
+        account.back_ms = now.again_ms;
+        for room in &mut account.rooms {
+            room.went_on = room.is_open() && room.joined_ms < now.again_ms;
         }
-        let hidden = now.now && now.left_ms != 0 && now.left_ms < now.since_ms;
-        if !now.now && now.left_ms != 0 && now.left_ms != account.gone_ms {
-            account.gone_ms = now.left_ms;
-            account.gone_uncertain_ms = now.left_uncertain_ms;
-            account.logged_out = now.logged_out;
-            account.left_since = false;
-            tell_gone(account, voice, now.left_ms, now.left_uncertain_ms);
-        } else if hidden && !reconnected(account, now.left_ms, now.since_ms, now.logged_out, grace_ms) {
-            // Nobody was told when it went, because nobody knew: its session had no end, or its end is told late.
-            let gone_ms = now.left_ms;
-            let uncertain_ms = now.left_uncertain_ms;
-            for room in account.rooms.iter_mut().filter(|r| r.is_open() && r.joined_ms <= gone_ms && !r.went_on) {
-                room.left_ms = room.joined_ms.saturating_add(1).max(gone_ms);
-                voice.say(&room.group_id, Change::Gone { uncertain_ms }, gone_ms);
-            }
+    }
+    let hidden = now.now && now.left_ms != 0 && now.left_ms < now.since_ms;
+    if !now.now && now.left_ms != 0 && now.left_ms != account.gone_ms {
+        never_went(account, voice, now.left_ms);
+        account.gone_ms = now.left_ms;
+        account.gone_uncertain_ms = now.left_uncertain_ms;
+        account.logged_out = now.logged_out;
+        account.left_since = false;
+        tell_gone(account, voice, now.left_ms, now.left_uncertain_ms);
+    } else if hidden && reconnected(account, now.left_ms, now.since_ms, now.logged_out, grace_ms) {
+        came_back_earlier(account, voice, now);
+    } else if hidden {
+        // Nobody was told when it went, because nobody knew: its session had no end, or its end is told late.
+        let gone_ms = now.left_ms;
+        let uncertain_ms = now.left_uncertain_ms;
+        for room in account.rooms.iter_mut().filter(|r| r.is_open() && r.joined_ms <= gone_ms) {
+            room.left_ms = room.joined_ms.saturating_add(1).max(gone_ms);
+            voice.gone(room, gone_ms, uncertain_ms);
         }
-    })?)
+    }
 }
 
 /// Whether a login at `since_ms` goes on with what ended at `gone_ms`.
 fn reconnected(account: &Account, gone_ms: i64, since_ms: i64, logged_out: bool, grace_ms: u64) -> bool {
     let grace_ms = if logged_out { grace_ms.min(PUSHED_OUT_MS) } else { grace_ms };
-    let anew = account.rooms.iter().any(|room| room.joined_ms > gone_ms && started(since_ms, room.joined_ms));
+    let anew = account.rooms.iter().any(|room| room.entered_ms > gone_ms && started(since_ms, room.entered_ms));
     since_ms.abs_diff(gone_ms) <= grace_ms && !anew
+}
+
+/// It was connected again sooner than was known, so that those of its rooms that had taken it for gone go on.
+fn came_back_earlier(account: &mut Account, voice: &mut Voice<'_>, now: &Online) {
+    if account.final_ms == now.left_ms {
+        return;
+    }
+    for room in account.rooms.iter_mut().filter(|r| r.told_gone_ms == now.left_ms && r.told_back_ms < now.left_ms) {
+        if room.joined_ms <= now.left_ms {
+            room.left_ms = room.exited_ms;
+        }
+        voice.back(room, now.since_ms);
+    }
+}
+
+/// It went earlier than its rooms were told: those that it joined after that never saw it go.
+fn never_went(account: &mut Account, voice: &mut Voice<'_>, left_ms: i64) {
+    let back_ms = account.gone_ms.saturating_add(1);
+    for room in account.rooms.iter_mut().filter(|room| room.told_gone && room.joined_ms > left_ms) {
+        room.told_gone = false;
+        if room.is_open() {
+            voice.back(room, back_ms);
+        }
+    }
 }
 
 /// Every room that the account was in by then hears that it is gone.
@@ -255,7 +311,7 @@ fn tell_gone(account: &mut Account, voice: &mut Voice<'_>, gone_ms: i64, uncerta
     for room in account.rooms.iter_mut().filter(|room| room.is_open() && room.joined_ms <= gone_ms) {
         room.told_gone = true;
         room.went_on = false;
-        voice.say(&room.group_id, Change::Gone { uncertain_ms }, gone_ms);
+        voice.gone(room, gone_ms, uncertain_ms);
     }
 }
 
@@ -273,15 +329,16 @@ fn come_back(account: &mut Account, voice: &mut Voice<'_>, now: &Online, grace_m
         on || !account.left_since && reconnected(account, gone_ms, now.since_ms, account.logged_out, grace_ms);
     for room in account.rooms.iter_mut().filter(|room| room.told_gone) {
         room.told_gone = false;
-        if !room.is_open() {
-            continue;
-        }
         if reconnected {
-            room.went_on = !on;
-            voice.say(&room.group_id, Change::Back, back_ms);
-        } else {
+            // Also one that it had left before it went: if a later join is still to be told, it must not end there.
+            room.went_on = !on && room.is_open();
+            voice.back(room, back_ms);
+        } else if room.is_open() {
             room.left_ms = room.joined_ms.saturating_add(1).max(gone_ms);
         }
+    }
+    if account.left_since {
+        account.final_ms = gone_ms;
     }
     account.back_ms = if reconnected && !on { back_ms } else { 0 };
     account.gone_ms = 0;

@@ -1,4 +1,23 @@
 //! Presence: who is in a room now, how many there were at most, and for how long each watched.
+//!
+//! | source | says | uncertain by |
+//! | --- | --- | --- |
+//! | `Group.CallbackAfterNewMemberJoin`, `…AfterMemberExit` | came, left | exact |
+//! | `Group.CallbackOnMemberStateChange` | online, offline: of a user, all devices merged | up to 50 s when the platform noticed it by heartbeats |
+//! | `AccountGone`, `AccountBack` | the account's last device went, or reconnected within the grace | what online duration says |
+//! | `Group.CallbackAfterGroupDestroyed` | all left | exact |
+//! | an idle time-out (off unless the rules say so) | left, until a sign of life | since the last sign of life |
+//!
+//! All sources set one state per viewer, in order of event time; so a viewer seen through two counts once, and the order
+//! of arrival does not matter within the lateness window. A room's count is the sum of what its members' stays changed,
+//! ms by ms; the peak is that sum's highest.
+//!
+//! The account's side, on `barrage.user`, knows the rooms of an account and what online duration says of its
+//! connections. A client that dies sends no exit: then its rooms are told. A login within the grace goes on with the
+//! stay, unless the account left a room meanwhile, logged out before, or joins a room right after, as a client does that
+//! began anew.
+//!
+//! This crate *is* the meaning of these numbers; it has no IO, no clock and no randomness.
 
 mod account;
 mod crowd;

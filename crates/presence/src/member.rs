@@ -6,10 +6,10 @@
 use crate::proto::{Member, Moment, MomentKind, Stay};
 
 /// Most moments of a row; above it the oldest is folded before its time.
-pub(crate) const MOMENTS_MAX: usize = 32;
+const MOMENTS_MAX: usize = 32;
 
 /// Most changes that the moments of a row make: each is a coming or going, and one that was silent may go before.
-const CHANGES_MAX: usize = 4 * MOMENTS_MAX;
+const CHANGES_MAX: usize = 2 * (MOMENTS_MAX + 8);
 
 const MINUTE_MS: i64 = 60_000;
 
@@ -130,13 +130,13 @@ impl Member {
         self.folded.unwrap_or_default()
     }
 
-    /// Where it stands after all moments up to `until_ms`, and what those that are not folded change.
-    pub(crate) fn walk(&self, until_ms: i64, idle_ms: Option<i64>) -> (Stay, Changes) {
-        let (mut stay, mut changes) = (self.stay(), Changes::none());
+    /// Where it stands after all moments up to `until_ms`; adds what those that are not folded change.
+    pub(crate) fn walk(&self, until_ms: i64, idle_ms: Option<i64>, changes: &mut Changes) -> Stay {
+        let mut stay = self.stay();
         for moment in self.recent.iter().take_while(|moment| moment.at_ms <= until_ms) {
-            stay.step(moment, idle_ms, &mut changes);
+            stay.step(moment, idle_ms, changes);
         }
-        (stay, changes)
+        stay
     }
 
     /// Puts a moment in its place.
@@ -175,8 +175,9 @@ impl Member {
 
     fn fold_first(&mut self, count: usize, idle_ms: Option<i64>) {
         let mut stay = self.stay();
+        let mut known = Changes::none();
         for moment in self.recent.drain(..count) {
-            stay.step(&moment, idle_ms, &mut Changes::none());
+            stay.step(&moment, idle_ms, &mut known);
             stay.folded_ms = moment.at_ms;
         }
         self.folded = Some(stay);

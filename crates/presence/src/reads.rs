@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::{Map, Value as Json};
 
 use crate::crowd;
+use crate::member::Changes;
 use crate::proto::{Chunk, Member, Moment, MomentKind, Room, RoomOnline, Viewer, Watch};
 use crate::room::{RING_ENTRIES, RING_ROWS, ended_since, idle_ms};
 use crate::tables::{Accounts, Chunks, Members, Recent, Rooms};
@@ -70,7 +71,7 @@ fn viewer(cx: &ReadContext<'_>, room: &Room, account: &str, mut member: Member) 
         member.insert(Moment { at_ms, kind: MomentKind::Ended.into(), uncertain_ms: 0 });
     }
     let idle_ms = idle_ms(cx.rules);
-    let (stay, _) = member.walk(cx.at_ms, idle_ms);
+    let stay = member.walk(cx.at_ms, idle_ms, &mut Changes::none());
     let (ms, lower_ms, upper_ms) = stay.watched(cx.at_ms, idle_ms, cx.rules.duration.native_detection_ms);
     Viewer {
         account: account.to_owned(),

@@ -7,7 +7,7 @@ use serde_json::{Map, Value as Json};
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::crowd::{self, RoomKey};
-use crate::member::Inserted;
+use crate::member::{Changes, Inserted};
 use crate::proto::{Ended, Member, Moment, MomentKind, RecentMember, Room};
 use crate::tables::{Chunks, EarlyMoments, Members, Recent, Rooms};
 
@@ -171,7 +171,8 @@ fn member_told(
     let mut member = std::mem::take(cx.table::<Members>()?.entry(&member_key)?);
     catch_up(room, &mut member, known);
     member.fold(room.folded_to_ms, idle_ms);
-    let (_, before) = member.walk(i64::MAX, idle_ms);
+    let (mut before, mut after) = (Changes::none(), Changes::none());
+    member.walk(i64::MAX, idle_ms, &mut before);
     let placed_ms = member.placed_end_ms;
     let inserted = member.insert(moment);
     if inserted != Inserted::New {
@@ -193,7 +194,7 @@ fn member_told(
             member.insert(moment);
         }
     }
-    let (stay, after) = member.walk(i64::MAX, idle_ms);
+    let stay = member.walk(i64::MAX, idle_ms, &mut after);
     let mut in_time = differ(cx, room, key, before.list(), after.list())?;
     let end_ms = stay.silent_from(idle_ms).unwrap_or(0);
     if end_ms != placed_ms {

@@ -1,0 +1,352 @@
+//! What accounts tell their rooms: going, reconnecting, starting anew, in every order in which it can come.
+
+mod common;
+
+use barrage_event::derived::{Change, Derived};
+use barrage_event::rules::RuleSet;
+use barrage_event::{EnvelopeView, Topic};
+use common::world::World;
+use common::{START_MS, envelope, joined, left, member_state, state_change, user_rooms, viewers};
+use proptest::prelude::*;
+
+const WHO: &str = "ann";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum What {
+    Login(&'static str),
+    Logout(&'static str),
+    Lost(&'static str),
+    Join(&'static str),
+    JoinFromWeb(&'static str),
+    Exit(&'static str),
+    Interrupted(&'static str),
+    Recovered(&'static str),
+}
+use What::{Exit, Interrupted, Join, JoinFromWeb, Login, Logout, Lost, Recovered};
+
+/// The records of what happened, for the account and for the room where it concerns one.
+fn records(at: i64, what: What) -> Vec<(Topic, Vec<u8>)> {
+    let at_ms = START_MS + at;
+    let (platform, event) = match what {
+        Login(p) => (p, state_change(WHO, 1, "Register")),
+        Logout(p) => (p, state_change(WHO, 2, "Unregister")),
+        Lost(p) => (p, state_change(WHO, 3, "LinkClose")),
+        Join(room) => ("ios", joined(room, WHO)),
+        JoinFromWeb(room) => ("web", joined(room, WHO)),
+        Exit(room) => ("ios", left(room, WHO)),
+        Interrupted(room) => ("", member_state(room, WHO, false, 3)),
+        Recovered(room) => ("", member_state(room, WHO, true, 4)),
+    };
+    let bytes = envelope(at_ms, at_ms, platform, event);
+    match what {
+        Login(_) | Logout(_) | Lost(_) => vec![(Topic::User, bytes)],
+        _ => vec![(Topic::Room, bytes.clone()), (Topic::User, bytes)],
+    }
+}
+
+fn play(rules: &RuleSet, events: &[(i64, What)]) -> World {
+    let mut world = World::new(rules);
+    for &(at, what) in events {
+        for (topic, bytes) in records(at, what) {
+            world.record(topic, &bytes);
+        }
+    }
+    world.commit();
+    world
+}
+
+/// A derived event: room, ms after the start, and how uncertain a going is; `None` for a return.
+type Told = (String, i64, Option<u64>);
+
+fn derived(rules: &RuleSet, events: &[(i64, What)]) -> Vec<Told> {
+    let mut world = World::new(rules);
+    let mut all: Vec<Derived> = Vec::new();
+    for &(at, what) in events {
+        for (topic, bytes) in records(at, what) {
+            if topic == Topic::User {
+                let view = EnvelopeView::decode(&bytes).expect("ours");
+                world.users.apply(&view).expect("applies");
+                all.append(&mut world.users.effects.derived);
+            }
+        }
+    }
+    let told = |d: Derived| {
+        assert_eq!(d.account, WHO);
+        let uncertain_ms = match d.change {
+            Change::Gone { uncertain_ms } => Some(uncertain_ms),
+            Change::Back => None,
+        };
+        (d.group_id, d.occurred_at_ms - START_MS, uncertain_ms)
+    };
+    all.into_iter().map(told).collect()
+}
+
+fn now(world: &World, room: &str, at: i64) -> u64 {
+    world.room(room, START_MS + at).get("online").and_then(|online| online["now"].as_u64()).unwrap_or(0)
+}
+
+#[test]
+fn rooms_hear_of_going_and_reconnecting() {
+    let open = [(0, Login("ios")), (1_000, Join("a")), (2_000, Join("b"))];
+    let gone = |room: &str, at, uncertain| (room.to_owned(), at, Some(uncertain));
+    let back = |room: &str, at| (room.to_owned(), at, None);
+    let cases: Vec<(&str, Vec<(i64, What)>, Vec<Told>)> = vec![
+        ("a logout is exact", vec![(5_000, Logout("ios"))], vec![gone("a", 5_000, 0), gone("b", 5_000, 0)]),
+        (
+            "a lost connection is as uncertain as the last sign of life is old",
+            vec![(62_000, Lost("ios"))],
+            vec![gone("a", 62_000, 60_000), gone("b", 62_000, 60_000)],
+        ),
+        ("another device stays", vec![(3_000, Login("web")), (5_000, Logout("ios"))], vec![]),
+        ("what it left is not told", vec![(4_000, Exit("a")), (5_000, Logout("ios"))], vec![gone("b", 5_000, 0)]),
+        (
+            "a reconnection within the grace",
+            vec![(4_000, Exit("b")), (10_000, Lost("ios")), (100_000, Login("ios"))],
+            vec![gone("a", 10_000, 6_000), back("a", 100_000)],
+        ),
+        (
+            "after the grace it is none",
+            vec![(4_000, Exit("b")), (10_000, Lost("ios")), (130_001, Login("ios"))],
+            vec![gone("a", 10_000, 6_000)],
+        ),
+        (
+            "nor after a logout",
+            vec![(4_000, Exit("b")), (10_000, Logout("ios")), (20_000, Login("ios"))],
+            vec![gone("a", 10_000, 0)],
+        ),
+        (
+            "unless it was pushed out by that login",
+            vec![(4_000, Exit("b")), (10_000, Logout("ios")), (10_020, Login("ios"))],
+            vec![gone("a", 10_000, 0), back("a", 10_020)],
+        ),
+        (
+            "nor when it left a room meanwhile",
+            vec![(10_000, Lost("ios")), (11_000, Exit("b")), (20_000, Login("ios"))],
+            vec![gone("a", 10_000, 8_000), gone("b", 10_000, 8_000)],
+        ),
+        (
+            "nor when it joins at once: then it was not back after all",
+            vec![(4_000, Exit("b")), (10_000, Lost("ios")), (20_000, Login("ios")), (21_000, Join("b"))],
+            vec![gone("a", 10_000, 6_000), back("a", 20_000), gone("a", 20_000, 0)],
+        ),
+        (
+            "the same for a connection that was replaced before its loss was told",
+            vec![(4_000, Exit("b")), (20_000, Login("ios")), (21_000, Join("b"))],
+            vec![gone("a", 20_000, 0)],
+        ),
+        (
+            "a join that is told after the going",
+            vec![(10_000, Lost("ios")), (5_000, Join("c"))],
+            vec![gone("a", 10_000, 8_000), gone("b", 10_000, 8_000), gone("c", 10_000, 8_000)],
+        ),
+        (
+            "a going that was none: another device had connected before",
+            vec![(4_000, Exit("b")), (10_000, Lost("ios")), (9_000, Login("web"))],
+            vec![gone("a", 10_000, 6_000), back("a", 10_001)],
+        ),
+        (
+            "a member state soon after is no join",
+            vec![(10_000, Lost("ios")), (20_000, Login("ios")), (20_010, Recovered("b")), (20_020, Login("web"))],
+            vec![gone("a", 10_000, 8_000), gone("b", 10_000, 8_000), back("a", 20_000), back("b", 20_000)],
+        ),
+        (
+            "what the platform told to have left is not told again, nor that it is back",
+            vec![(4_000, Exit("b")), (5_000, Interrupted("a")), (10_000, Lost("ios")), (20_000, Login("ios"))],
+            vec![],
+        ),
+    ];
+    for (name, more, expected) in cases {
+        let events: Vec<_> = open.iter().copied().chain(more).collect();
+        assert_eq!(derived(&RuleSet::default(), &events), expected, "{name}");
+    }
+}
+
+#[test]
+fn a_viewer_without_state_changes_goes_by_its_exits_alone() {
+    let world = play(&RuleSet::default(), &[(0, Join("a")), (5_000, Exit("a")), (6_000, Join("b"))]);
+    assert_eq!((now(&world, "a", 7_000), now(&world, "b", 7_000)), (0, 1));
+    assert_eq!(user_rooms(&world.users, WHO, START_MS + 7_000), serde_json::json!(["b"]));
+}
+
+#[test]
+fn the_example_of_the_documentation() {
+    let minute = 60_000;
+    let mut world = World::new(&RuleSet::default());
+    let told = |world: &mut World, topic: Topic, at: i64, received: i64, event| {
+        world.record(topic, &envelope(START_MS + at, START_MS + received, "ios", event));
+        world.commit();
+    };
+    told(&mut world, Topic::User, 0, 0, state_change(WHO, 1, "Register"));
+    for topic in [Topic::Room, Topic::User] {
+        told(&mut world, topic, 0, 0, joined("a", WHO));
+        told(&mut world, topic, minute, minute, joined("a", "bob"));
+    }
+    let custom_status = state_change(WHO, 4, "SetCustomStatus");
+    told(&mut world, Topic::User, 4 * minute, 4 * minute, custom_status);
+    assert_eq!(now(&world, "a", 8 * minute - 1), 2);
+    told(&mut world, Topic::User, 8 * minute, 8 * minute, state_change(WHO, 3, "LinkClose"));
+    assert_eq!(now(&world, "a", 8 * minute), 1);
+    let watch = |world: &World, who: &str, at: i64| {
+        let all = viewers(&world.rooms, "a", "watch", START_MS + at, 9);
+        all.into_iter().find(|v| v["account"] == *who).and_then(|mut v| v.remove("watch"))
+    };
+    let expected = serde_json::json!({"ms": 480_000, "lower_ms": 240_000, "upper_ms": 480_000});
+    assert_eq!(watch(&world, WHO, 8 * minute), Some(expected));
+    told(&mut world, Topic::Room, 6 * minute, 9 * minute, left("a", "bob"));
+    assert_eq!(now(&world, "a", 9 * minute), 0);
+    let expected = serde_json::json!({"ms": 300_000, "lower_ms": 300_000, "upper_ms": 300_000});
+    assert_eq!(watch(&world, "bob", 9 * minute), Some(expected));
+    told(&mut world, Topic::User, 9 * minute + 30_000, 9 * minute + 30_000, state_change(WHO, 1, "Register"));
+    assert_eq!(now(&world, "a", 10 * minute), 1);
+    let online = world.room("a", START_MS + 10 * minute);
+    assert_eq!((&online["online"]["peak"], &online["online"]["peak_at"]), (&2.into(), &(START_MS + minute).into()));
+}
+
+#[test]
+fn the_webs_second_room_leaves_the_first_when_the_rules_say_so() {
+    let mut one_room = RuleSet::default();
+    one_room.presence.web_one_room = true;
+    let events = [(0, JoinFromWeb("a")), (5_000, JoinFromWeb("b")), (9_000, JoinFromWeb("c"))];
+    for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+        let events = order.map(|index| events[index]);
+        let world = play(&one_room, &events);
+        assert_eq!(["a", "b", "c"].map(|room| now(&world, room, 10_000)), [0, 0, 1], "{order:?}");
+        assert_eq!(["a", "b", "c"].map(|room| now(&world, room, 6_000)), [0, 1, 0], "{order:?}");
+        assert_eq!(user_rooms(&world.users, WHO, START_MS + 10_000), serde_json::json!(["c"]), "{order:?}");
+        let world = play(&RuleSet::default(), &events);
+        assert_eq!(["a", "b", "c"].map(|room| now(&world, room, 10_000)), [1, 1, 1], "{order:?}");
+    }
+    // Rooms joined from a phone stay.
+    let world = play(&one_room, &[(0, Join("a")), (5_000, JoinFromWeb("b"))]);
+    assert_eq!((now(&world, "a", 6_000), now(&world, "b", 6_000)), (1, 1));
+}
+
+/// Whether the account is in room `a` at the end: its connection and its joins and exits in order of time.
+fn reference(events: &[(i64, What)]) -> bool {
+    let mut sorted = events.to_vec();
+    sorted.sort_by_key(|(at, _)| *at);
+    let (mut connected, mut there, mut by_loss, mut lost_at) = (false, false, false, 0);
+    for &(at, what) in &sorted {
+        match what {
+            Login(_) => {
+                if !connected && by_loss && at - lost_at <= 120_000 {
+                    there = true;
+                }
+                by_loss = false;
+                connected = true;
+            }
+            Lost(_) => {
+                if connected {
+                    (by_loss, lost_at, there) = (there, at, false);
+                }
+                connected = false;
+            }
+            Join(_) => (there, by_loss) = (true, false),
+            Exit(_) => (there, by_loss) = (false, false),
+            Logout(_) | JoinFromWeb(_) | Interrupted(_) | Recovered(_) => {}
+        }
+    }
+    there
+}
+
+fn histories() -> impl Strategy<Value = Vec<(i64, What)>> {
+    let what = prop_oneof![Just(Login("ios")), Just(Lost("ios")), Just(Join("a")), Just(Exit("a"))];
+    prop::collection::btree_map(0_i64..20, what, 1..7).prop_map(|events| {
+        // Far enough from each other that no join belongs to a login. Nobody joins without a connection, nor loses one
+        // that is not there.
+        let mut connected = true;
+        let events = events.into_iter().map(|(at, what)| ((at + 1) * 25_000, what)).filter(|(_, what)| {
+            let fits = connected || matches!(what, Login(_));
+            connected = matches!(what, Login(_)) || connected && !matches!(what, Lost(_));
+            fits
+        });
+        std::iter::once((0, Login("ios"))).chain(events).collect()
+    })
+}
+
+fn permutations(count: usize) -> Vec<Vec<usize>> {
+    (0..count).fold(vec![Vec::new()], |all, next| {
+        let grown = all.iter().flat_map(|p| {
+            (0..=p.len()).map(move |at| {
+                let mut p = p.clone();
+                p.insert(at, next);
+                p
+            })
+        });
+        grown.collect()
+    })
+}
+
+/// All orders in which two lists can be merged that keep the order of each.
+fn interleavings(a: usize, b: usize) -> Vec<Vec<bool>> {
+    match (a, b) {
+        (0, b) => vec![vec![false; b]],
+        (a, 0) => vec![vec![true; a]],
+        (a, b) => {
+            let from_a = interleavings(a - 1, b).into_iter().map(|mut rest| {
+                rest.push(true);
+                rest
+            });
+            let from_b = interleavings(a, b - 1).into_iter().map(|mut rest| {
+                rest.push(false);
+                rest
+            });
+            from_a.chain(from_b).collect()
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    /// What is called back comes a little out of order: up to 100 s late, less than the grace.
+    #[test]
+    fn short_histories_end_the_same_in_every_near_order_of_arrival(events in histories()) {
+        let expected = reference(&events);
+        let near = |order: &Vec<usize>| {
+            let mut newest = 0;
+            order.iter().all(|&index| {
+                newest = newest.max(events[index].0);
+                newest - events[index].0 <= 100_000
+            })
+        };
+        for order in permutations(events.len()).into_iter().filter(near) {
+            let arrival: Vec<_> = order.iter().map(|&index| events[index]).collect();
+            let world = play(&RuleSet::default(), &arrival);
+            prop_assert_eq!(now(&world, "a", 600_000), u64::from(expected), "{:?}", arrival);
+            let rooms = user_rooms(&world.users, WHO, START_MS + 600_000);
+            let told = rooms.as_array().is_some_and(|rooms| !rooms.is_empty());
+            prop_assert_eq!(told, expected, "the account's own rooms {:?} of {:?}", rooms, arrival);
+        }
+    }
+
+    /// The room's own records and what the account's partition tells come from two places, one as late as it likes.
+    #[test]
+    fn every_interleaving_of_a_rooms_records_with_what_accounts_tell_is_the_same(events in histories()) {
+        let expected = reference(&events);
+        let (mut own, mut told) = (Vec::new(), Vec::new());
+        let mut users = World::new(&RuleSet::default());
+        for &(at, what) in &events {
+            for (topic, bytes) in records(at, what) {
+                if topic == Topic::Room {
+                    own.push(bytes);
+                } else {
+                    let view = EnvelopeView::decode(&bytes).expect("ours");
+                    users.users.apply(&view).expect("applies");
+                    let source = barrage_event::Source { offset: u64::try_from(at).expect("not negative"), ..barrage_event::Source::default() };
+                    told.extend(users.users.effects.derived.iter().map(|derived| derived.encode(source)));
+                }
+            }
+        }
+        for order in interleavings(own.len(), told.len()) {
+            let mut world = World::new(&RuleSet::default());
+            let (mut own, mut told) = (own.iter(), told.iter());
+            for from_own in order {
+                let bytes = if from_own { own.next() } else { told.next() };
+                world.record(Topic::Room, bytes.expect("as many as there are"));
+            }
+            world.commit();
+            prop_assert_eq!(now(&world, "a", 600_000), u64::from(expected), "{:?}", events);
+        }
+    }
+}
