@@ -36,7 +36,7 @@ pub(crate) fn differences_at(query: &str, expected: &Json, by_world: bool) -> Ve
     let mut differences = Differences::default();
     // A recording ends with its last callback; a simulated world stood still before its last lines came.
     let end = expected["end_ms"].as_i64().filter(|&end| end > 0);
-    let at = end.or(expected["last_ms"].as_i64()).expect("a time");
+    let at = end.or_else(|| expected["last_ms"].as_i64()).expect("a time");
     for (room, wanted) in expected["rooms"].as_object().expect("rooms") {
         // What waits for its window is over an hour later; who is there is asked for at the end itself.
         let (status, later) = get(query, &format!("/v1/rooms/{}", escape(room)));

@@ -3,14 +3,14 @@
 use barrage_projection::Statistic;
 
 /// Every statistic, in the order in which their projections are applied.
-///
-/// Online duration, presence and user levels have crates of their own and wait for their line: their answers are not the
-/// same yet after every fault.
 #[must_use]
 pub fn statistics() -> Vec<Box<dyn Statistic>> {
     vec![
         Box::new(barrage_message_counts::MessageCounts),
+        Box::new(barrage_online_duration::OnlineDuration),
+        Box::new(barrage_presence::Presence),
         Box::new(barrage_like_tallies::LikeTallies),
         Box::new(barrage_room_heat::RoomHeat),
+        Box::new(barrage_user_levels::UserLevels),
     ]
 }

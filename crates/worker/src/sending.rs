@@ -247,7 +247,10 @@ pub(crate) struct LocalMarks {
 
 impl SourceMarks for LocalMarks {
     fn mark(&self, room: Partition, end: Offset, (log_uuid, partition): (u128, u16)) -> Mark {
-        let Some(store) = self.assigned.get(room).and_then(|shared| shared.store().ok()) else { return Mark::Unknown };
+        // A room of another process is not asked: what it has seen is sent again, and it drops it. That costs room in
+        // the log, and only where a store is made from the log's start.
+        let Some(shared) = self.assigned.get(room) else { return Mark::Known(None) };
+        let Ok(store) = shared.store() else { return Mark::Unknown };
         let mark = store.read(|snapshot| {
             let meta = snapshot.meta();
             if meta.next_offset < end.0 {
