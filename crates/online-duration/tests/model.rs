@@ -253,16 +253,23 @@ fn check(events: &[Event], arrival: &[usize], truth: &Truth, asked: usize) -> Re
     }
     harness.commit(usize::MAX);
     let answer = ask(&harness, START_MS + asked as i64);
-    prop_assert_eq!(answer.ms as usize, truth.ms, "value of {:?} arriving as {:?} at {}", events, arrival, asked);
+    prop_assert_eq!(answer.ms, truth.ms as u64, "value of {:?} arriving as {:?} at {}", events, arrival, asked);
     prop_assert_eq!(answer.now, truth.now, "now of {:?} arriving as {:?} at {}", events, arrival, asked);
     prop_assert!(answer.lower_ms <= answer.ms && answer.ms <= answer.upper_ms, "{:?}", answer);
-    let lower = answer.lower_ms as usize;
+    let lower = answer.lower_ms;
     if truth.plain {
-        prop_assert_eq!(lower, truth.lower_ms, "lower of {:?} arriving as {:?} at {}", events, arrival, asked);
-        prop_assert_eq!(answer.upper_ms as usize, truth.upper_ms, "upper of {:?} at {}", events, asked);
+        prop_assert_eq!(lower, truth.lower_ms as u64, "lower of {:?} arriving as {:?} at {}", events, arrival, asked);
+        prop_assert_eq!(answer.upper_ms, truth.upper_ms as u64, "upper of {:?} at {}", events, asked);
     } else {
-        prop_assert!(lower <= truth.lower_ms, "lower {} of {:?} at {}: {}", lower, events, asked, truth.lower_ms);
-        prop_assert!(answer.upper_ms as usize >= truth.upper_ms, "upper {:?} of {:?}", answer, events);
+        prop_assert!(
+            lower <= truth.lower_ms as u64,
+            "lower {} of {:?} at {}: {}",
+            lower,
+            events,
+            asked,
+            truth.lower_ms
+        );
+        prop_assert!(answer.upper_ms >= truth.upper_ms as u64, "upper {:?} of {:?}", answer, events);
     }
     Ok(())
 }
@@ -349,10 +356,10 @@ proptest! {
         }
         harness.commit(usize::MAX);
         let answer = ask(&harness, START_MS + asked as i64);
-        prop_assert_eq!(answer.ms as usize, truth.ms);
+        prop_assert_eq!(answer.ms, truth.ms as u64);
         prop_assert_eq!(answer.now, truth.now);
-        prop_assert!(answer.lower_ms as usize <= truth.lower_ms);
-        prop_assert!(answer.upper_ms as usize >= truth.upper_ms);
+        prop_assert!(answer.lower_ms <= truth.lower_ms as u64);
+        prop_assert!(answer.upper_ms >= truth.upper_ms as u64);
     }
 
     /// What is folded at once gives the same as what is kept, when it comes in order.

@@ -55,6 +55,9 @@ fn play(rules: &RuleSet, events: &[(i64, What)]) -> World {
     world
 }
 
+/// What happened, with ms after the start.
+type Happened = Vec<(i64, What)>;
+
 /// A derived event: room, ms after the start, and how uncertain a going is; `None` for a return.
 type Told = (String, i64, Option<u64>);
 
@@ -90,7 +93,7 @@ fn rooms_hear_of_going_and_reconnecting() {
     let open = [(0, Login("ios")), (1_000, Join("a")), (2_000, Join("b"))];
     let gone = |room: &str, at, uncertain| (room.to_owned(), at, Some(uncertain));
     let back = |room: &str, at| (room.to_owned(), at, None);
-    let cases: Vec<(&str, Vec<(i64, What)>, Vec<Told>)> = vec![
+    let cases: Vec<(&str, Happened, Vec<Told>)> = vec![
         ("a logout is exact", vec![(5_000, Logout("ios"))], vec![gone("a", 5_000, 0), gone("b", 5_000, 0)]),
         (
             "a lost connection is as uncertain as the last sign of life is old",

@@ -53,7 +53,7 @@ fn plays_without_a_difference(name: &str) {
         let line = line.expect("reads");
         let line: Line<'_> = serde_json::from_str(&line).expect("a line");
         world.callback(line.at_ms, &line.query.command, &line.query.platform, line.body.get());
-        if world.records % 5_000 == 0 {
+        if world.records.is_multiple_of(5_000) {
             world.commit();
         }
     }
