@@ -61,6 +61,7 @@ pub(crate) fn statistics() -> Vec<Box<dyn Statistic>> {
     vec![
         Box::new(barrage_message_counts::MessageCounts),
         Box::new(barrage_online_duration::OnlineDuration),
+        Box::new(barrage_presence::Presence),
         Box::new(barrage_like_tallies::LikeTallies),
         Box::new(barrage_room_heat::RoomHeat),
         Box::new(barrage_user_levels::UserLevels),

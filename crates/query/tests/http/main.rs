@@ -315,10 +315,37 @@ async fn a_client_that_has_the_answer_is_told_so_until_it_changes() {
     assert_eq!((changed.status, &changed.json["messages"]["delivered"]), (200, &json!(4)));
 }
 
+/// A message of ann's that is one custom element.
+fn custom(data: &str, random: u32) -> Json {
+    let mut body: Json = serde_json::from_str(&message("", ROOM, "ann", random, NOON)).expect("JSON");
+    body["MsgBody"] = json!([{ "MsgType": "TIMCustomElem", "MsgContent": { "Data": data } }]);
+    body
+}
+
 #[tokio::test]
 async fn answers_are_what_the_document_describes() {
     let service = Service::start().await;
-    let positions = small_evening(&service).await;
+    small_evening(&service).await;
+    let mut positions = Vec::new();
+    for (n, (command, fields)) in [
+        ("State.StateChange", json!({ "EventTime": NOON, "Info": { "Action": "Login", "To_Account": "ann" } })),
+        (
+            "Group.CallbackAfterNewMemberJoin",
+            json!({ "GroupId": ROOM, "Type": "AVChatRoom", "JoinType": "Apply", "Operator_Account": "ann", "EventTime": NOON,
+                    "NewMemberList": [{ "Member_Account": "ann" }] }),
+        ),
+        ("Group.CallbackBeforeSendMsg", custom(r#"{"type":"like","count":3}"#, 77)),
+        ("Group.CallbackAfterSendMsg", custom(r#"{"type":"gift","gift_id":"rose","count":2,"value":99}"#, 78)),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut body = fields;
+        body["CallbackCommand"] = command.into();
+        let at = NOON + 70_000 + i64::try_from(n).expect("few");
+        positions.push(service.append(APP, command, &body.to_string(), at).await);
+    }
+    let positions = positions.join(",");
     let document = service.get("/openapi.json").await.ok();
     for (pattern, path) in [
         ("/", "/".to_owned()),
@@ -328,6 +355,10 @@ async fn answers_are_what_the_document_describes() {
         ("/v1/levels", "/v1/levels".to_owned()),
         ("/v1/rooms/{room}/minutes", format!("/v1/rooms/{ROOM_PATH}/minutes")),
         ("/v1/rooms/{room}/viewers", format!("/v1/rooms/{ROOM_PATH}/viewers")),
+        ("/v1/rooms/{room}/viewers", format!("/v1/rooms/{ROOM_PATH}/viewers?sort=recent")),
+        ("/v1/rooms/{room}/viewers", format!("/v1/rooms/{ROOM_PATH}/viewers?sort=watch")),
+        ("/v1/rooms/{room}/viewers", format!("/v1/rooms/{ROOM_PATH}/viewers?sort=likes")),
+        ("/v1/rooms/{room}/viewers", format!("/v1/rooms/{ROOM_PATH}/viewers?sort=gift_value")),
         ("/v1/users/{account}", "/v1/users/ann".to_owned()),
         ("/v1/status", "/v1/status".to_owned()),
         ("/v1/rules", "/v1/rules".to_owned()),
@@ -337,6 +368,9 @@ async fn answers_are_what_the_document_describes() {
         ("/v1/snapshots", "/v1/snapshots".to_owned()),
     ] {
         let answer = service.get(&path).await.ok();
+        if path.contains("sort=") {
+            assert_eq!(answer["viewers"][0]["account"], "ann", "{path}: {answer}");
+        }
         let content = &document["paths"][pattern]["get"]["responses"]["200"]["content"]["application/json"]["schema"];
         let problems = schema::problems(&document, content, &answer, pattern);
         assert!(problems.is_empty(), "{problems:#?}\n{answer:#}");
