@@ -410,7 +410,7 @@ pub struct LogArgs {
     /// Data directory whose log is read [default: that of the configuration, data].
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub data_dir: Option<PathBuf>,
-    /// Configuration file: its section [kafka] says how Kafka is reached.
+    /// Configuration file: its section `kafka` says how Kafka is reached.
     #[arg(long, env = "BARRAGE_CONFIG", value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,
     /// The log in Kafka: HOST:PORT of some brokers, separated by commas.
