@@ -53,6 +53,8 @@ impl Assigned {
 pub(crate) struct Reached {
     /// Next record to commit.
     pub(crate) next: u64,
+    /// Reads were let in.
+    pub(crate) readable: bool,
     /// It comes no further here: taken away, stopped or closed.
     pub(crate) ended: bool,
 }
@@ -179,6 +181,7 @@ impl Shared {
             *slot = Some(store);
             drop(slot);
             self.with_status(|status| status.phase = Phase::Live);
+            self.reached.send_modify(|reached| reached.readable = true);
         }
     }
 

@@ -13,7 +13,7 @@ use barrage_projection::{Reader, Statistic, StoreError, VisitRowUntil};
 use barrage_state::runtime::DeadLetters;
 use barrage_state::{Meta, StateError};
 
-use crate::shared::{Assigned, Shared};
+use crate::shared::{Assigned, Reached, Shared};
 use crate::status::{PartitionStatus, RebuildError, RebuildStatus, Unavailable};
 
 /// The partitions of this process, those that it has at the time of asking; cheap to clone.
@@ -235,21 +235,22 @@ impl Stores {
             .collect()
     }
 
-    /// Waits until the record at `position` is applied and committed; asks for a commit at once.
+    /// Waits until the record at `position` is applied and committed, and reads see it; asks for a commit at once. A
+    /// partition that is being opened is waited for as well.
     ///
     /// # Errors
     /// [`Unavailable::TimedOut`] when that takes longer than `timeout`, or why the partition cannot get there.
     pub async fn wait_for(&self, position: Position, timeout: Duration) -> Result<(), Unavailable> {
         let shared = self.shared(position.partition)?;
         let mut reached = shared.reached.subscribe();
-        if reached.borrow().next > position.offset.0 {
+        let is_there = |reached: &Reached| reached.readable && reached.next > position.offset.0;
+        if is_there(&reached.borrow()) {
             return Ok(());
         }
-        shared.store()?;
         shared.commit_wanted.store(true, Ordering::Relaxed);
-        let there = reached.wait_for(|reached| reached.next > position.offset.0 || reached.ended);
+        let there = reached.wait_for(|reached| is_there(reached) || reached.ended);
         match tokio::time::timeout(timeout, there).await {
-            Ok(Ok(reached)) if reached.next > position.offset.0 => Ok(()),
+            Ok(Ok(reached)) if is_there(&reached) => Ok(()),
             _ => Err(shared.store().err().unwrap_or(Unavailable::TimedOut(position))),
         }
     }
