@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::Value as Json;
 
-use super::{BARRAGE, get, wait_until};
+use super::{BARRAGE, get, wait_until, wait_until_told};
 
 /// The key that all processes share.
 pub(crate) const KEY: &str = "a-key-for-tests-0123456789";
@@ -256,15 +256,21 @@ impl Cluster {
         });
         // An owner that was asked a moment ago may not know of a record yet that is acknowledged by now: twice the same.
         let mut before = None;
-        wait_until("all records are applied", || {
+        wait_until_told("all records are applied", || {
             let (code, status) = get(self.query(), "/v1/status");
-            let partitions = status["partitions"].as_array().filter(|_| code == 200)?;
-            let done = partitions.iter().all(|p| p["offset"].is_u64() && p["offset"] == p["end"] && p["outgoing"] == 0);
+            let Some(partitions) = status["partitions"].as_array().filter(|_| code == 200) else {
+                return Err(status);
+            };
+            let done = |p: &Json| p["offset"].is_u64() && p["offset"] == p["end"] && p["outgoing"] == 0;
+            if let Some(not_done) = partitions.iter().find(|p| !done(p)) {
+                before = None;
+                return Err(not_done.clone());
+            }
             let positions: Vec<Json> = partitions.iter().map(|p| p["end"].clone()).collect();
-            let same = done && before.as_ref() == Some(&positions);
-            before = done.then_some(positions);
+            let same = before.as_ref() == Some(&positions);
+            before = Some(positions);
             std::thread::sleep(std::time::Duration::from_millis(300));
-            same.then_some(status)
+            if same { Ok(status) } else { Err(status) }
         })
     }
 

@@ -8,6 +8,7 @@ pub(crate) mod scene;
 mod truth;
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -155,12 +156,17 @@ pub(crate) fn run_with<'a>(
 
 /// Asks again until there is an answer.
 pub(crate) fn wait_until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    wait_until_told(what, || ask().ok_or(""))
+}
+
+/// Asks again until there is an answer; what was said last instead of one is shown when there never is.
+pub(crate) fn wait_until_told<T, E: Display>(what: &str, mut ask: impl FnMut() -> Result<T, E>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        if let Some(answer) = ask() {
-            return answer;
+        match ask() {
+            Ok(answer) => return answer,
+            Err(instead) => assert!(Instant::now() < deadline, "waited too long until {what} {instead}"),
         }
-        assert!(Instant::now() < deadline, "waited too long until {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }

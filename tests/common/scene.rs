@@ -135,7 +135,9 @@ impl Scene {
         own: impl Fn(&Path, &str, usize) -> Own + Sync,
     ) -> Self {
         let alone = alone();
-        let dir = tempfile::tempdir().expect("a directory");
+        let mut dir = tempfile::tempdir().expect("a directory");
+        // For a look at what the processes said.
+        dir.disable_cleanup(std::env::var_os("BARRAGE_KEEP").is_some());
         let (recording, truth) = evening(dir.path(), setting.seed, setting.preset);
         if setting.padding > 0 {
             pad(&recording, setting.padding);

@@ -79,7 +79,9 @@ fn a_full_spool_refuses_loudly_and_is_empty_again_when_the_broker_is_back() {
     // A before-callback is answered whatever becomes of its record.
     scene.doubt_before = true;
     let mut sent = scene.send(third);
-    let full = |process: &Process| process.metric("barrage_spool_failed") > 0.0;
+    let full = |process: &Process| {
+        process.metric("barrage_spool_failed") > 0.0 && process.metric("barrage_spool_refused_total") > 0.0
+    };
     for _ in 0..20 {
         if scene.cluster.ingests.iter().all(full) {
             break;

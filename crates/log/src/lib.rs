@@ -17,6 +17,7 @@
 
 pub mod ack;
 pub mod batch;
+mod clock;
 #[cfg(any(test, feature = "test-util"))]
 pub mod conformance;
 pub mod embedded;

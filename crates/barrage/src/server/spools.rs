@@ -10,10 +10,10 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::Context as _;
-use barrage_ingest::{Spool, SpoolStatus};
+use barrage_ingest::{Clock as _, Spool, SpoolStatus, SystemClock};
 use barrage_log::{ControlRecord, ControlTopic, KafkaOptions};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
@@ -82,11 +82,6 @@ struct Own {
     spool: Arc<Spool>,
 }
 
-fn now_ms() -> i64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-    i64::try_from(now).unwrap_or(i64::MAX)
-}
-
 impl Spools {
     /// Takes a row of `barrage.owners`; false when it is none of a spool.
     pub(super) fn feed(&self, record: &ControlRecord) -> bool {
@@ -106,7 +101,7 @@ impl Spools {
 
     /// As `/v1/status` shows them: the own one as it is now.
     pub(super) fn shown(&self) -> Json {
-        self.shown_at(now_ms())
+        self.shown_at(SystemClock.now_ms())
     }
 
     fn shown_at(&self, now_ms: i64) -> Json {

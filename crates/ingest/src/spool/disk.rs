@@ -6,7 +6,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use barrage_event::{Offset, Partition, Topic};
 use barrage_log::{Ack, AppendBatch, AppendError, EmbeddedLog, EmbeddedOptions, EventLog, Health, OpenError};
@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::metrics::SpoolMetrics;
 use super::options::SpoolOptions;
+use crate::clock::{Clock as _, SystemClock};
 
 /// Workers forget an incarnation 30 days after its last record: what is older could count twice. A day to spare.
 const SEND_WITHIN: Duration = Duration::from_secs(29 * 86_400);
@@ -118,7 +119,7 @@ impl Disk {
         if expired > 0 {
             opened.close();
             drop(opened);
-            let aside = dir.join(format!("expired-{}", now_ms()));
+            let aside = dir.join(format!("expired-{}", SystemClock.now_ms()));
             fs::rename(&files, &aside).map_err(io_error("move aside", &files))?;
             metrics.expired.set(i64::try_from(expired).unwrap_or(i64::MAX));
             tracing::error!(
@@ -325,7 +326,8 @@ fn check_owner(dir: &Path, uuid: u128) -> Result<(), SpoolError> {
 
 /// How many records there are when the oldest of them is too old to be sent.
 fn expired_records(log: &EmbeddedLog) -> u64 {
-    let oldest_allowed = now_ms().saturating_sub(i64::try_from(SEND_WITHIN.as_millis()).unwrap_or(i64::MAX));
+    let oldest_allowed =
+        SystemClock.now_ms().saturating_sub(i64::try_from(SEND_WITHIN.as_millis()).unwrap_or(i64::MAX));
     let (mut records, mut expired) = (0, false);
     for partition in log.all_partitions() {
         let (start, end) = (log.start(partition), log.end(partition));
@@ -337,11 +339,6 @@ fn expired_records(log: &EmbeddedLog) -> u64 {
         }));
     }
     if expired { records } else { 0 }
-}
-
-fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// Reads records of one partition from `from` on, up to `bytes_max` bytes and not beyond `end`, into `batch`.

@@ -34,7 +34,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use barrage_event::{Offset, Partition, Topic};
 
@@ -204,10 +204,4 @@ impl EventLog for EmbeddedLog {
         self.shared.trim(&self.dir, &next).map_err(|error| TrimError::Failed { reason: error.to_string().into() })?;
         Ok(partitions.into_iter().map(|partition| (partition, self.start(partition))).collect())
     }
-}
-
-/// The log's clock, in ms since the epoch.
-fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

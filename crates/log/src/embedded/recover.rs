@@ -9,6 +9,8 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
 
+use crate::clock::now_ms;
+use crate::embedded::EmbeddedOptions;
 use crate::embedded::format::{Seed, SegmentHeader};
 use crate::embedded::index_file::Summary;
 use crate::embedded::meta::{self, Meta};
@@ -16,7 +18,6 @@ use crate::embedded::scan::{Scan, Stop, Walk, Window, look_behind, scan};
 use crate::embedded::segment::{self, Index, Segment, header_bytes};
 use crate::embedded::shape::Shape;
 use crate::embedded::trim::{self, Start};
-use crate::embedded::{EmbeddedOptions, now_ms};
 use crate::error::{Corruption, OpenError};
 
 /// Name of the first segment while the log is being made.

@@ -10,10 +10,10 @@ use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use crate::ack::{Completer, Positions};
+use crate::clock::now_ms;
 use crate::embedded::chunk::ChunkBuilder;
 use crate::embedded::format::{SegmentHeader, Stamp, built_length, seal_frame, u32_at};
 use crate::embedded::housekeeper::Housekeeper;
-use crate::embedded::now_ms;
 use crate::embedded::recover::{Recovered, write_index};
 use crate::embedded::segment::{self, Index, Segment, header_bytes};
 use crate::embedded::shared::Shared;

@@ -1,25 +1,20 @@
 //! A topic that this process only writes to, for whoever listens: `barrage.notifications`.
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rdkafka::config::FromClientConfigAndContext;
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::producer::BaseRecord;
 
-use super::control::Reports;
+use super::puts::{PUT_WAIT, Puts, take_reports};
 use super::topics::{Admin, Kind};
-use super::{ControlError, KafkaOptions, aside};
+use super::{ControlError, KafkaOptions};
 use crate::ack::Completer;
 use crate::error::OpenError;
-
-/// How long a message is tried before it has failed.
-const SEND_WAIT: Duration = Duration::from_secs(30);
 
 /// A topic for messages with keys; the order of one key's messages is kept.
 pub struct Announcements {
     topic: String,
-    producer: Option<BaseProducer<Reports>>,
+    puts: Puts,
 }
 
 impl fmt::Debug for Announcements {
@@ -38,11 +33,10 @@ impl Announcements {
         options.check()?;
         let topic = options.topic(name);
         Admin::connect(options)?.ensure(&topic, options.room_partitions, Kind::Output)?;
-        let mut config = options.producer("announcements");
-        config.set("linger.ms", "5").set("message.timeout.ms", SEND_WAIT.as_millis().to_string());
-        let producer = BaseProducer::from_config_and_context(&config, Reports)
-            .map_err(|error| options.refuse("make a producer", error))?;
-        Ok(Self { topic, producer: Some(producer) })
+        let puts = Puts::new(options, "announcements", 5);
+        // What is wrong with the options is told at the start.
+        puts.get().map_err(|error| options.refuse("make a producer", error))?;
+        Ok(Self { topic, puts })
     }
 
     /// Writes messages and blocks until all are acknowledged.
@@ -52,7 +46,7 @@ impl Announcements {
     /// all again is right for listeners that know the ids they have heard.
     pub fn send<'m>(&self, messages: impl IntoIterator<Item = (&'m str, &'m str)>) -> Result<(), ControlError> {
         let failed = |reason: String| ControlError::Failed { topic: self.topic.clone(), reason: reason.into() };
-        let Some(producer) = &self.producer else { return Err(ControlError::Closed { topic: self.topic.clone() }) };
+        let producer = self.puts.get().map_err(|error| failed(error.to_string()))?;
         let mut acks = Vec::new();
         let begun = Instant::now();
         for (key, text) in messages {
@@ -61,11 +55,11 @@ impl Announcements {
             let mut record = BaseRecord::with_opaque_to(&self.topic, Box::new(completer)).key(key).payload(text);
             // A full queue empties as its reports are taken.
             while let Err((error, back)) = producer.send(record) {
-                if begun.elapsed() > SEND_WAIT {
+                if begun.elapsed() > PUT_WAIT {
                     return Err(failed(error.to_string()));
                 }
                 record = back;
-                producer.poll(Duration::from_millis(10));
+                take_reports(&producer);
             }
         }
         for ack in acks {
@@ -73,8 +67,8 @@ impl Announcements {
                 match ack.try_get() {
                     Some(result) => break result,
                     // The producer reports every message within its own time-out.
-                    None if begun.elapsed() > SEND_WAIT * 2 => return Err(failed("no report came".to_owned())),
-                    None => producer.poll(Duration::from_millis(20)),
+                    None if begun.elapsed() > PUT_WAIT * 2 => return Err(failed("no report came".to_owned())),
+                    None => take_reports(&producer),
                 };
             };
             result.map_err(|error| failed(error.to_string()))?;
@@ -85,9 +79,6 @@ impl Announcements {
 
 impl Drop for Announcements {
     fn drop(&mut self) {
-        if let Some(producer) = self.producer.take() {
-            producer.purge(rdkafka::producer::PurgeConfig::default().queue().inflight());
-            aside(Arc::new(producer));
-        }
+        self.puts.close(Duration::ZERO);
     }
 }

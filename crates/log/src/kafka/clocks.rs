@@ -6,19 +6,13 @@
 //! Every broker has a clock of its own, and one of them may be the wrong one. So this machine's clock counts as wrong
 //! only when all partitions that were heard of lately say so, and by the least of what they say.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 /// What is older than this beside the newest is not asked any more: clocks are put right.
 const FRESH: Duration = Duration::from_secs(60);
 
 /// Differences up to here are nobody's business, ms: NTP keeps clocks much closer.
 pub(crate) const ALARM_MS: i64 = 10_000;
-
-/// This machine's clock, ms since the epoch.
-pub(crate) fn wall_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-}
 
 /// What was seen of one partition's broker.
 #[derive(Debug, Clone, Copy)]

@@ -10,24 +10,26 @@ use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use barrage_event::{Offset, Partition, Position};
-use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use barrage_event::Offset;
+use rdkafka::TopicPartitionList;
+use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
-use rdkafka::message::{BorrowedMessage, DeliveryResult, Message};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
-use rdkafka::{ClientContext, TopicPartitionList};
+use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::producer::BaseRecord;
 
 use crate::ack::{Ack, Completer, Positions};
 use crate::error::{AppendError, OpenError};
+use crate::kafka::intake::raw;
+use crate::kafka::puts::{Puts, Putter, take_reports};
 use crate::kafka::shared::locked;
 use crate::kafka::topics::{Admin, Kind};
 use crate::kafka::{KafkaOptions, Quiet, aside};
 
-/// How long a write is tried before it has failed.
-const PUT_WAIT: Duration = Duration::from_secs(30);
-/// How often the producer is asked for its reports.
-const REPORTS_EVERY: Duration = Duration::from_millis(10);
+/// While nothing comes, how often the cluster is asked whether there is something.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+/// A client that got nothing for so long, though there is something or it cannot tell, is replaced.
+const DEAF: Duration = Duration::from_secs(4);
 
 /// One row of a control topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,45 +98,18 @@ impl Future for ControlAck {
     }
 }
 
-/// Takes the reports of the producer.
-pub(super) struct Reports;
-
-impl ClientContext for Reports {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        super::client_log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(%error, reason, "control topic");
-    }
-}
-
-impl ProducerContext for Reports {
-    type DeliveryOpaque = Box<Completer>;
-
-    fn delivery(&self, report: &DeliveryResult<'_>, completer: Box<Completer>) {
-        completer.complete(match report {
-            Ok(message) => Ok(position(message.offset())),
-            Err((error, _)) => Err(AppendError::Failed { reason: error.to_string().into() }),
-        });
-    }
-}
-
-/// An acknowledgement carries positions of the data topics; of a control topic only the offset means something.
-fn position(offset: i64) -> Positions {
-    let offset = Offset(u64::try_from(offset).unwrap_or(0));
-    [Position { partition: Partition::room(0), offset }].into_iter().collect()
-}
-
 struct Core {
     topic: String,
     options: KafkaOptions,
-    producer: Mutex<Option<Arc<BaseProducer<Reports>>>>,
+    role: String,
+    puts: Puts,
     rows: Mutex<BTreeMap<Vec<u8>, ControlRecord>>,
     /// Next offset to read, and whether the end was reached.
     reading: Mutex<(u64, bool)>,
     read: Condvar,
     stop: AtomicBool,
+    #[cfg(any(test, feature = "test-util"))]
+    halt: AtomicBool,
 }
 
 /// A compacted topic of one partition, as a table that this process reads as a whole and writes to.
@@ -183,31 +158,22 @@ impl ControlTopic {
         changed: impl FnMut(&ControlRecord) + Send + 'static,
     ) -> Result<Self, OpenError> {
         let topic = options.topic(name);
-        let role = format!("control-{name}");
-        let mut config = options.consumer(&role);
-        // A table may be read from its start at any time: what was seen before changes nothing.
-        config.set("auto.offset.reset", "earliest").set("enable.partition.eof", "true").set("fetch.wait.max.ms", "100");
-        let consumer = BaseConsumer::from_config_and_context(&config, Quiet);
-        let consumer = consumer.map_err(|error| options.refuse("make a consumer", error))?;
-        let mut list = TopicPartitionList::new();
-        let assigned = list.add_partition_offset(&topic, 0, rdkafka::Offset::Beginning);
-        let assigned = assigned.and_then(|()| consumer.assign(&list));
-        assigned.map_err(|error| options.refuse(&format!("read topic {topic}"), error))?;
         let core = Arc::new(Core {
-            topic,
+            role: format!("control-{name}"),
+            puts: Puts::new(options, "control", 0),
             options: options.clone(),
-            producer: Mutex::default(),
             rows: Mutex::default(),
             reading: Mutex::default(),
             read: Condvar::new(),
             stop: AtomicBool::new(false),
+            #[cfg(any(test, feature = "test-util"))]
+            halt: AtomicBool::new(false),
+            topic,
         });
+        let consumer = core.consumer().map_err(|error| options.refuse(&format!("read topic {}", core.topic), error))?;
         let run = Arc::clone(&core);
         let thread = std::thread::Builder::new().name("kafka-control".to_owned());
-        let thread = thread.spawn(move || {
-            run.follow(&consumer, changed);
-            aside(consumer);
-        });
+        let thread = thread.spawn(move || run.run(consumer, changed));
         let thread = thread.map_err(|error| options.refuse("start the thread of a control topic", error))?;
         let control = Self { core, threads: Mutex::new(vec![thread]) };
         control.await_end()?;
@@ -281,22 +247,12 @@ impl ControlTopic {
         ack
     }
 
-    /// The producer, made when it is first needed, and made anew after it has failed for good.
-    fn producer(&self) -> Result<Arc<BaseProducer<Reports>>, KafkaError> {
-        let core = &self.core;
-        let mut slot = locked(&core.producer);
-        if let Some(producer) = slot.as_ref()
-            && producer.client().fatal_error().is_none()
-        {
-            return Ok(Arc::clone(producer));
-        }
-        let mut config = core.options.producer("control");
-        config.set("linger.ms", "0").set("message.timeout.ms", PUT_WAIT.as_millis().to_string());
-        let producer = Arc::new(BaseProducer::from_config_and_context(&config, Reports)?);
-        *slot = Some(Arc::clone(&producer));
+    /// The producer, and a thread that takes what it reports.
+    fn producer(&self) -> Result<Arc<Putter>, KafkaError> {
+        let producer = self.core.puts.get()?;
         let mut threads = locked(&self.threads);
         if threads.len() < 2 {
-            let run = Arc::clone(core);
+            let run = Arc::clone(&self.core);
             let spawned = std::thread::Builder::new().name("kafka-control-put".to_owned()).spawn(move || run.report());
             match spawned {
                 Ok(thread) => threads.push(thread),
@@ -304,6 +260,12 @@ impl ControlTopic {
             }
         }
         Ok(producer)
+    }
+
+    /// Fault on demand: the client that reads gets nothing any more.
+    #[cfg(any(test, feature = "test-util"))]
+    pub fn halt(&self) {
+        self.core.halt.store(true, Ordering::Release);
     }
 }
 
@@ -313,11 +275,7 @@ impl Drop for ControlTopic {
         for thread in locked(&self.threads).drain(..) {
             let _ = thread.join();
         }
-        if let Some(producer) = locked(&self.core.producer).take() {
-            // What was put and not waited for still goes out, within reason.
-            let _ = producer.flush(Duration::from_secs(5));
-            aside(producer);
-        }
+        self.core.puts.close(Duration::from_secs(5));
     }
 }
 
@@ -325,35 +283,57 @@ impl Core {
     /// Takes the producer's reports.
     fn report(&self) {
         while !self.stop.load(Ordering::Acquire) {
-            let producer = locked(&self.producer).clone();
-            if let Some(producer) = producer {
-                // Given a time, rdkafka would turn in circles for the last millisecond of it.
-                producer.poll(Duration::ZERO);
+            if let Some(producer) = self.puts.current() {
+                take_reports(&producer);
             }
-            std::thread::sleep(REPORTS_EVERY);
         }
     }
 
-    fn follow(&self, consumer: &BaseConsumer<Quiet>, mut changed: impl FnMut(&ControlRecord)) {
+    /// A client that gets all rows from where this table is.
+    fn consumer(&self) -> Result<BaseConsumer<Quiet>, KafkaError> {
+        let mut config = self.options.consumer(&self.role);
+        // A table may be read from its start at any time: what was seen before changes nothing.
+        config.set("auto.offset.reset", "earliest").set("enable.partition.eof", "true").set("fetch.wait.max.ms", "100");
+        let consumer = BaseConsumer::from_config_and_context(&config, Quiet)?;
+        let next = locked(&self.reading).0;
+        let from = if next == 0 { rdkafka::Offset::Beginning } else { raw(next) };
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&self.topic, 0, from)?;
+        consumer.assign(&list)?;
+        Ok(consumer)
+    }
+
+    /// Follows the topic for as long as it is wanted. A client that hears nothing any more is replaced: after a broker was
+    /// away, librdkafka may be left without one for good while everything looks healthy.
+    fn run(&self, consumer: BaseConsumer<Quiet>, mut changed: impl FnMut(&ControlRecord)) {
+        let mut consumer = Some(consumer);
+        while let Some(used) = consumer.take() {
+            self.follow(&used, &mut changed);
+            aside(used);
+            while consumer.is_none() && !self.stop.load(Ordering::Acquire) {
+                match self.consumer() {
+                    Ok(made) => consumer = Some(made),
+                    Err(error) => {
+                        tracing::error!(%error, topic = %self.topic, "no client to read the control topic with");
+                        std::thread::sleep(ASK_EVERY);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Applies what comes, until told to stop or until it seems that nothing comes any more.
+    fn follow(&self, consumer: &BaseConsumer<Quiet>, changed: &mut impl FnMut(&ControlRecord)) {
         let begun = Instant::now();
+        let (mut heard, mut asked) = (begun, begun);
         while !self.stop.load(Ordering::Acquire) {
             match consumer.poll(Duration::from_millis(50)) {
                 Some(Ok(message)) => {
-                    let Some(record) = row(&message) else { continue };
-                    // First the table: whoever is told looks there.
-                    {
-                        let mut rows = locked(&self.rows);
-                        if record.value.is_some() {
-                            rows.insert(record.key.clone(), record.clone());
-                        } else {
-                            rows.remove(&record.key);
-                        }
-                    }
-                    changed(&record);
-                    locked(&self.reading).0 = record.offset.0 + 1;
-                    self.read.notify_all();
+                    heard = Instant::now();
+                    self.apply(&message, changed);
                 }
                 Some(Err(KafkaError::PartitionEOF(_))) => {
+                    heard = Instant::now();
                     let mut reading = locked(&self.reading);
                     if !reading.1 {
                         reading.1 = true;
@@ -365,7 +345,44 @@ impl Core {
                 Some(Err(error)) => tracing::debug!(%error, topic = %self.topic, "control topic"),
                 None => {}
             }
+            #[cfg(any(test, feature = "test-util"))]
+            if self.halt.swap(false, Ordering::AcqRel)
+                && let Err(error) = consumer.assignment().and_then(|all| consumer.pause(&all))
+            {
+                tracing::error!(%error, "the fault on demand did not happen");
+            }
+            if heard.max(asked).elapsed() > ASK_EVERY {
+                let end = consumer.fetch_watermarks(&self.topic, 0, ASK_EVERY).map(|(_, end)| end);
+                asked = Instant::now();
+                let next = locked(&self.reading).0;
+                let missed = end.as_ref().is_ok_and(|&end| u64::try_from(end).is_ok_and(|end| end > next));
+                if end.is_ok() && !missed {
+                    heard = asked;
+                } else if heard.elapsed() > DEAF {
+                    if missed {
+                        tracing::warn!(topic = %self.topic, "the control topic has rows that do not come: a new client reads it");
+                    }
+                    return;
+                }
+            }
         }
+    }
+
+    fn apply(&self, message: &BorrowedMessage<'_>, changed: &mut impl FnMut(&ControlRecord)) {
+        if let Some(record) = row(message) {
+            // First the table: whoever is told looks there.
+            {
+                let mut rows = locked(&self.rows);
+                if record.value.is_some() {
+                    rows.insert(record.key.clone(), record.clone());
+                } else {
+                    rows.remove(&record.key);
+                }
+            }
+            changed(&record);
+        }
+        locked(&self.reading).0 = u64::try_from(message.offset()).unwrap_or(0) + 1;
+        self.read.notify_all();
     }
 }
 

@@ -24,6 +24,7 @@ mod options;
 mod outbox;
 mod pending;
 mod producer;
+mod puts;
 mod reader;
 mod sender;
 mod shared;
@@ -52,6 +53,7 @@ pub use reader::KafkaReader;
 
 use crate::ack::Ack;
 use crate::batch::AppendBatch;
+use crate::clock::now_ms;
 use crate::embedded::shape::Shape;
 use crate::error::{AppendError, OpenError, ReadError, TrimError};
 use crate::event_log::{EventLog, Health, Record, SnapshotBase};
@@ -306,7 +308,7 @@ impl KafkaLog {
     pub fn compare_clocks(&self, topic: &ControlTopic) -> Result<(), ControlError> {
         let begun = std::time::Instant::now();
         let offset = topic.put(CLOCK_KEY.as_bytes(), Some(b"{}"))?;
-        let acked_ms = clocks::wall_ms();
+        let acked_ms = now_ms();
         let took = begun.elapsed();
         // Another process may have written since, and its row is the one that is kept: later than ours, and read by now.
         if topic.await_offset(offset, Duration::from_secs(10))

@@ -17,8 +17,8 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message, Timestamp};
 use rdkafka::producer::{BaseProducer, BaseRecord, ProducerContext};
 
+use crate::clock::now_ms;
 use crate::kafka::aside;
-use crate::kafka::clocks::wall_ms;
 use crate::kafka::outbox::{Lane, Outbox, Tag};
 use crate::kafka::shared::{Seldom, Shared, locked};
 
@@ -211,7 +211,7 @@ impl Core {
             let took = now.duration_since(done.appended);
             self.shared.metrics.ack_duration.observe(took.as_secs_f64());
             if let Some(log_ms) = log_ms {
-                self.shared.compare_clocks(Some(tag.dense), log_ms, wall_ms(), took);
+                self.shared.compare_clocks(Some(tag.dense), log_ms, now_ms(), took);
             }
             // Before the append is answered, so that the generation moves with the first of many.
             if !self.news.swap(true, Ordering::AcqRel) {

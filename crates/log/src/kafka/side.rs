@@ -47,6 +47,8 @@ struct Core {
     desk: Mutex<Desk>,
     arrived: Condvar,
     asked: AtomicBool,
+    /// A reader has waited in vain.
+    deaf: AtomicBool,
 }
 
 /// Reads on demand.
@@ -74,6 +76,7 @@ impl Side {
                 desk: Mutex::new(desk),
                 arrived: Condvar::new(),
                 asked: AtomicBool::new(false),
+                deaf: AtomicBool::new(false),
             }),
             turns: (0..total).map(|_| Mutex::new(())).collect(),
             thread: Mutex::default(),
@@ -155,6 +158,10 @@ impl Side {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             let hopeless = core.shared.closed.load(Ordering::Acquire) || core.shared.is_unreachable();
+            // In all the time that a reader has, nothing came of what is there.
+            if left.is_zero() && !hopeless {
+                core.deaf.store(true, Ordering::Release);
+            }
             if left.is_zero() || hopeless || core.shared.changed(dense).is_some() || !desk.running {
                 return false;
             }
@@ -224,6 +231,11 @@ impl Core {
             }
             self.intake.balance(consumer);
             self.begin_again(consumer);
+            if self.deaf.swap(false, Ordering::AcqRel) {
+                tracing::warn!("records that are read on demand do not come: a new client fetches them");
+                self.shared.metrics.standstills.inc();
+                return;
+            }
             if last.elapsed() > Duration::from_secs(1) {
                 last = Instant::now();
                 if self.let_go(consumer) {

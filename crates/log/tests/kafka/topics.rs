@@ -144,3 +144,17 @@ fn a_control_topic_is_a_table_that_everybody_sees() {
     assert_eq!(third.get(&[3]), None);
     assert!(!third.await_offset(Offset(51), Duration::ZERO));
 }
+
+#[test]
+fn a_client_that_hears_nothing_of_a_table_any_more_is_replaced() {
+    let options = options(Broker::shared());
+    let (told, heard) = std::sync::mpsc::channel();
+    let table =
+        ControlTopic::open(&options, "owners", move |record| told.send(record.offset).expect("listened to")).unwrap();
+    table.halt();
+    // Those that were fetched ahead may still come.
+    let last = (0..50_u8).map(|n| table.put(&[n], Some(&[n])).unwrap()).last().unwrap();
+    assert!(table.await_offset(last, crate::common::PATIENCE), "all comes after all");
+    let offsets: Vec<Offset> = heard.try_iter().collect();
+    assert_eq!(offsets, (0..50).map(Offset).collect::<Vec<_>>(), "once each, in order");
+}
