@@ -1,21 +1,15 @@
 //! Answers from one snapshot.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::ops::ControlFlow;
 
-use barrage_projection::{RankedRoom, ReadContext, ReaderExt as _, StoreError, ViewersPage, ViewersWindow};
-use serde::Serialize;
+use barrage_projection::{
+    RankedRoom, ReadContext, ReaderExt as _, StoreError, TopViewers, ViewersPage, ViewersWindow, json,
+};
 use serde_json::{Map, Value as Json};
 
 use crate::proto::{GiftTally, LikeTally, MembershipTally, Totals, Viewer, ViewerGifts, ViewerLikes};
 use crate::tables::{Accounts, Rooms, Viewers};
 use crate::totals::{HOUR_MS, hour_of};
-
-fn json(value: &impl Serialize) -> Json {
-    // Structs of numbers always serialise.
-    serde_json::to_value(value).unwrap_or_default()
-}
 
 /// A room or account without a row has the fields too, so that an answer always has the same form.
 fn put(totals: Option<Totals>, out: &mut Map<String, Json>) -> bool {
@@ -152,8 +146,7 @@ fn described(account: String, likes: &ViewerLikes, gifts: &ViewerGifts) -> Map<S
     ])
 }
 
-/// The best viewers of a room and the token of the next page, which is the last score and account of this one, so that
-/// a page is right whatever came in between. `None` when `after` is no such token.
+/// The best viewers of a room and the token of the next page.
 type Best = (Vec<(String, Viewer)>, Option<String>);
 
 fn top(
@@ -162,36 +155,18 @@ fn top(
     (limit, after): (usize, Option<&str>),
     score_of: impl Fn(&Viewer) -> u64,
 ) -> Result<Option<Best>, StoreError> {
-    let after = match after.map(|token| token.split_once('.')) {
-        None => None,
-        Some(Some((score, account))) => match score.parse::<u64>() {
-            Ok(score) => Some((Reverse(score), account)),
-            Err(_) => return Ok(None),
-        },
-        Some(None) => return Ok(None),
-    };
-    // The worst of the best on top; one more than asked for tells whether there is a next page.
-    let mut best: BinaryHeap<(Reverse<u64>, String)> = BinaryHeap::new();
+    let Some(mut top) = TopViewers::new(limit, after) else { return Ok(None) };
     cx.reader.scan::<Viewers>(&(cx.app, room), |(_, _, account), row| {
-        let rank = (Reverse(score_of(&row)), account);
+        let score = score_of(&row);
         // An account that was not told is nobody's.
-        if rank.0.0 > 0 && !account.is_empty() && after.is_none_or(|after| rank > after) {
-            let worst = best.peek().map(|(score, account)| (*score, account.as_str()));
-            if best.len() <= limit || worst.is_some_and(|worst| rank < worst) {
-                best.push((rank.0, account.to_owned()));
-                if best.len() > limit + 1 {
-                    best.pop();
-                }
-            }
+        if score > 0 && !account.is_empty() {
+            top.offer(score, account);
         }
         ControlFlow::Continue(())
     })?;
-    let mut ranked = best.into_sorted_vec();
-    let more = ranked.len() > limit;
-    ranked.truncate(limit);
-    let next = ranked.last().filter(|_| more).map(|(Reverse(score), account)| format!("{score}.{account}"));
-    let mut rows = Vec::with_capacity(ranked.len());
-    for (_, account) in ranked {
+    let (accounts, next) = top.finish();
+    let mut rows = Vec::with_capacity(accounts.len());
+    for account in accounts {
         let row = cx.reader.get::<Viewers>(&(cx.app, room, &account))?.unwrap_or_default();
         rows.push((account, row));
     }

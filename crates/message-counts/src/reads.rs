@@ -1,12 +1,12 @@
 //! Answers from one snapshot.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use barrage_event::MessageKind;
-use barrage_projection::{MinutesPage, RankedRoom, ReadContext, ReaderExt as _, StoreError, Table, ViewersPage};
-use serde::Serialize;
+use barrage_projection::{
+    MinutesPage, RankedRoom, ReadContext, ReaderExt as _, StoreError, Table, TopViewers, ViewersPage, json,
+};
 use serde_json::{Map, Value as Json};
 
 use crate::proto::{KindTally, Room, RoomMessages, Sender, SenderMessages, Slice};
@@ -61,11 +61,6 @@ fn delivered(sender: &Sender) -> u64 {
     sender.delivered.iter().fold(0, |sum, c| sum.saturating_add(c.count))
 }
 
-fn json(value: &impl Serialize) -> Json {
-    // Structs of numbers and string-keyed maps always serialise.
-    serde_json::to_value(value).unwrap_or_default()
-}
-
 pub(crate) fn room(cx: &ReadContext<'_>, room: &str, out: &mut Map<String, Json>) -> Result<bool, StoreError> {
     let Some(row) = cx.reader.get::<Rooms>(&(cx.app, room))? else { return Ok(false) };
     let mut messages = room_messages(&row.tallies, &waiting(cx, &row, 0..u32::MAX));
@@ -88,43 +83,21 @@ pub(crate) fn rank_rooms(cx: &ReadContext<'_>, visit: &mut dyn FnMut(RankedRoom)
     })
 }
 
-/// Senders of a room, most delivered messages first, equal ones by account. The token of a page is the last score and
-/// account of the page before, so that a page is right whatever came in between.
+/// Senders of a room, most delivered messages first.
 pub(crate) fn viewers(
     cx: &ReadContext<'_>,
     room: &str,
     limit: usize,
     after: Option<&str>,
 ) -> Result<Option<ViewersPage>, StoreError> {
-    let after = match after.map(|token| token.split_once('.')) {
-        None => None,
-        Some(Some((score, account))) => match score.parse::<u64>() {
-            Ok(score) => Some((Reverse(score), account)),
-            Err(_) => return Ok(None),
-        },
-        Some(None) => return Ok(None),
-    };
-    // The worst of the best on top; one more than asked for tells whether there is a next page.
-    let mut best: BinaryHeap<(Reverse<u64>, String)> = BinaryHeap::new();
+    let Some(mut top) = TopViewers::new(limit, after) else { return Ok(None) };
     cx.reader.scan::<RoomSenders>(&(cx.app, room), |(_, _, account), row| {
-        let rank = (Reverse(delivered(&row)), account);
-        if after.is_none_or(|after| rank > after) {
-            let worst = best.peek().map(|(score, account)| (*score, account.as_str()));
-            if best.len() <= limit || worst.is_some_and(|worst| rank < worst) {
-                best.push((rank.0, account.to_owned()));
-                if best.len() > limit + 1 {
-                    best.pop();
-                }
-            }
-        }
+        top.offer(delivered(&row), account);
         ControlFlow::Continue(())
     })?;
-    let mut ranked = best.into_sorted_vec();
-    let more = ranked.len() > limit;
-    ranked.truncate(limit);
-    let next = ranked.last().filter(|_| more).map(|(Reverse(score), account)| format!("{score}.{account}"));
-    let mut page = ViewersPage { viewers: Vec::with_capacity(ranked.len()), next };
-    for (_, account) in ranked {
+    let (accounts, next) = top.finish();
+    let mut page = ViewersPage { viewers: Vec::with_capacity(accounts.len()), next };
+    for account in accounts {
         let row = cx.reader.get::<RoomSenders>(&(cx.app, room, &account))?.unwrap_or_default();
         let mut fields = Map::new();
         fields.insert("account".to_owned(), Json::from(account));

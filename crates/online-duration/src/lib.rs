@@ -32,7 +32,7 @@ pub mod proto {
 }
 
 use barrage_event::rules::DurationRules;
-use barrage_projection::{Projection, ReadContext, ReaderExt as _, Statistic, StoreError};
+use barrage_projection::{Projection, ReadContext, ReaderExt as _, Statistic, StoreError, json};
 use serde_json::{Map, Value as Json};
 
 pub use projection::AccountOnlineDuration;
@@ -91,8 +91,7 @@ impl Statistic for OnlineDuration {
         let Some(row) = cx.reader.get::<tables::Accounts>(&(cx.app, account))? else { return Ok(false) };
         let Online { ms, lower_ms, upper_ms, now, .. } = online(&row, cx.at_ms, &cx.rules.duration);
         let answer = proto::Online { ms, lower_ms, upper_ms, now, too_late: row.too_late };
-        // Numbers always serialise.
-        out.insert("online".to_owned(), serde_json::to_value(answer).unwrap_or_default());
+        out.insert("online".to_owned(), json(&answer));
         Ok(true)
     }
 }

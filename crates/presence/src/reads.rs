@@ -1,11 +1,9 @@
 //! Answers from one snapshot.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashSet};
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 
-use barrage_projection::{RankedRoom, ReadContext, ReaderExt as _, StoreError, ViewersPage};
-use serde::Serialize;
+use barrage_projection::{RankedRoom, ReadContext, ReaderExt as _, StoreError, TopViewers, ViewersPage, json};
 use serde_json::{Map, Value as Json};
 
 use crate::crowd;
@@ -16,11 +14,6 @@ use crate::tables::{Accounts, Chunks, Members, Recent, Rooms};
 
 /// Members that are listed as recent.
 const RECENT_MAX: usize = 1_000;
-
-fn json(value: &impl Serialize) -> Json {
-    // Structs of numbers and texts always serialise.
-    serde_json::to_value(value).unwrap_or_default()
-}
 
 fn chunk(cx: &ReadContext<'_>, room: &str, number: u32) -> Result<Chunk, StoreError> {
     Ok(cx.reader.get::<Chunks>(&(cx.app, room, number))?.unwrap_or_default())
@@ -50,20 +43,11 @@ pub(crate) fn user(cx: &ReadContext<'_>, account: &str, out: &mut Map<String, Js
 }
 
 pub(crate) fn rank_rooms(cx: &ReadContext<'_>, visit: &mut dyn FnMut(RankedRoom)) -> Result<(), StoreError> {
-    let mut failed = None;
-    cx.reader.scan::<Rooms>(&(cx.app,), |(_, room), row| {
-        match crowd::count_at(&row, cx.at_ms, |number| chunk(cx, room, number)) {
-            Ok(score) => {
-                visit(RankedRoom { room: room.to_owned(), score });
-                ControlFlow::Continue(())
-            }
-            Err(error) => {
-                failed = Some(error);
-                ControlFlow::Break(())
-            }
-        }
-    })?;
-    failed.map_or(Ok(()), Err)
+    cx.reader.try_scan_from::<Rooms>(&(cx.app,), None, |(_, room), row| {
+        let score = crowd::count_at(&row, cx.at_ms, |number| chunk(cx, room, number))?;
+        visit(RankedRoom { room: room.to_owned(), score });
+        Ok(ControlFlow::Continue(()))
+    })
 }
 
 fn viewer(cx: &ReadContext<'_>, room: &Room, account: &str, mut member: Member) -> Viewer {
@@ -81,14 +65,7 @@ fn viewer(cx: &ReadContext<'_>, room: &Room, account: &str, mut member: Member) 
     }
 }
 
-/// What a page's viewers are ordered by, and its token.
-fn token(text: &str) -> Option<(u64, &str)> {
-    let (score, account) = text.split_once('.')?;
-    Some((score.parse().ok()?, account))
-}
-
-/// Members of a room by `recent` or `watch`, highest first, equal ones by account. The token of a page is the last score
-/// and account of the page before.
+/// Members of a room by `recent` or `watch`.
 pub(crate) fn viewers(
     cx: &ReadContext<'_>,
     name: &str,
@@ -96,42 +73,21 @@ pub(crate) fn viewers(
     limit: usize,
     after: Option<&str>,
 ) -> Result<Option<ViewersPage>, StoreError> {
-    let after = match after.map(token) {
-        None => None,
-        Some(Some((score, account))) => Some((Reverse(score), account)),
-        Some(None) => return Ok(None),
-    };
+    let Some(mut top) = TopViewers::new(limit, after) else { return Ok(None) };
     let Some(room) = cx.reader.get::<Rooms>(&(cx.app, name))? else { return Ok(Some(ViewersPage::default())) };
-    // The worst of the best on top; one more than asked for tells whether there is a next page.
-    let mut best: BinaryHeap<(Reverse<u64>, String)> = BinaryHeap::new();
-    let mut offer = |score: u64, account: &str| {
-        let rank = (Reverse(score), account);
-        if after.is_none_or(|after| rank > after) {
-            let worst = best.peek().map(|(score, account)| (*score, account.as_str()));
-            if best.len() <= limit || worst.is_some_and(|worst| rank < worst) {
-                best.push((rank.0, account.to_owned()));
-                if best.len() > limit + 1 {
-                    best.pop();
-                }
-            }
-        }
-    };
     if sort == "recent" {
         for (joined_ms, account) in recent(cx, &room, name)? {
-            offer(joined_ms, &account);
+            top.offer(joined_ms, &account);
         }
     } else {
         cx.reader.scan::<Members>(&(cx.app, name), |(_, _, account), member| {
-            offer(viewer(cx, &room, account, member).watch.map_or(0, |watch| watch.ms), account);
+            top.offer(viewer(cx, &room, account, member).watch.map_or(0, |watch| watch.ms), account);
             ControlFlow::Continue(())
         })?;
     }
-    let mut ranked = best.into_sorted_vec();
-    let more = ranked.len() > limit;
-    ranked.truncate(limit);
-    let next = ranked.last().filter(|_| more).map(|(Reverse(score), account)| format!("{score}.{account}"));
-    let mut page = ViewersPage { viewers: Vec::with_capacity(ranked.len()), next };
-    for (_, account) in ranked {
+    let (accounts, next) = top.finish();
+    let mut page = ViewersPage { viewers: Vec::with_capacity(accounts.len()), next };
+    for account in accounts {
         let member = cx.reader.get::<Members>(&(cx.app, name, &account))?.unwrap_or_default();
         if let Json::Object(fields) = json(&viewer(cx, &room, &account, member)) {
             page.viewers.push(fields);

@@ -19,12 +19,14 @@ pub mod projection;
 pub mod reads;
 pub mod statistic;
 pub mod table;
+pub mod top;
 
 pub use bucket::{BucketOverlay, BucketRef, BucketTable};
 pub use effects::{Effects, Intent};
 pub use key::{KeyCodec, KeyError};
 pub use overlay::{CommitSink, ErasedTable, StateHash, TableOverlay, TableRef, Tables};
 pub use projection::{ApplyError, Context, Place, Projection, Rules};
-pub use reads::{ReadContext, Reader, ReaderExt, VisitRowUntil};
+pub use reads::{ReadContext, Reader, ReaderExt, VisitRowUntil, json};
 pub use statistic::{MinutesPage, RankQuery, RankedRoom, Statistic, ViewersPage, ViewersWindow};
 pub use table::{Backing, StoreError, Table, TableDef, Value, VisitRow};
+pub use top::TopViewers;

@@ -5,6 +5,8 @@ use std::ops::ControlFlow;
 
 use barrage_event::rules::RuleSet;
 use prost::Message as _;
+use serde::Serialize;
+use serde_json::Value as Json;
 
 use crate::key::KeyCodec;
 use crate::table::{StoreError, Table};
@@ -62,6 +64,19 @@ pub trait ReaderExt: Reader {
         from: Option<&T::Key<'_>>,
         mut visit: impl FnMut(T::Key<'_>, T::Value) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
+        self.try_scan_from::<T>(prefix, from, |key, value| Ok(visit(key, value)))
+    }
+
+    /// As [`Self::scan_from`], for a visitor that reads other rows.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store fails or a row is damaged, and what `visit` returns, at which it ends.
+    fn try_scan_from<'p, T: Table>(
+        &self,
+        prefix: &impl KeyCodec<'p>,
+        from: Option<&T::Key<'_>>,
+        mut visit: impl FnMut(T::Key<'_>, T::Value) -> Result<ControlFlow<()>, StoreError>,
+    ) -> Result<(), StoreError> {
         let mut start = vec![T::ID];
         prefix.encode(&mut start);
         let from = from.map(|key| {
@@ -71,7 +86,7 @@ pub trait ReaderExt: Reader {
         });
         self.scan_rows(&start, from.as_deref(), &mut |row, bytes| {
             let key = T::Key::decode(&row[1..]).map_err(|e| StoreError::damaged_key(T::NAME, &e))?;
-            Ok(visit(key, decode::<T>(bytes)?))
+            visit(key, decode::<T>(bytes)?)
         })
     }
 }
@@ -80,6 +95,13 @@ impl<R: Reader + ?Sized> ReaderExt for R {}
 
 fn decode<T: Table>(bytes: &[u8]) -> Result<T::Value, StoreError> {
     T::Value::decode(bytes).map_err(|e| StoreError::Damaged { table: T::NAME, problem: e.to_string() })
+}
+
+/// A message of an answer as JSON.
+#[must_use]
+pub fn json(message: &impl Serialize) -> Json {
+    // Structs of numbers, texts and maps with text keys always serialise.
+    serde_json::to_value(message).unwrap_or_default()
 }
 
 /// What a read has beside its question.

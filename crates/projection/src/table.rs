@@ -19,6 +19,29 @@ pub trait Table: 'static {
     type Value: Value;
 }
 
+/// Declares a plain table: documentation, name, id, name in messages, key (with the lifetime `'a`) and value.
+///
+/// ```ignore
+/// barrage_projection::table!(
+///     /// Rooms: app, `GroupId`.
+///     Rooms, 16, "message_counts.rooms", (u32, &'a str), proto::Room
+/// );
+/// ```
+#[macro_export]
+macro_rules! table {
+    ($(#[$doc:meta])* $name:ident, $id:literal, $text:literal, $key:ty, $value:ty) => {
+        $(#[$doc])*
+        #[derive(Debug)]
+        pub struct $name;
+        impl $crate::Table for $name {
+            const ID: u8 = $id;
+            const NAME: &'static str = $text;
+            type Key<'a> = $key;
+            type Value = $value;
+        }
+    };
+}
+
 /// What the store could not do. Never a dead letter: it stops the partition.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {

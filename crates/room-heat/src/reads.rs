@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::ops::ControlFlow;
 
-use barrage_projection::{RankQuery, RankedRoom, ReadContext, ReaderExt as _, StoreError};
+use barrage_projection::{RankQuery, RankedRoom, ReadContext, ReaderExt as _, StoreError, json};
 use serde_json::{Map, Value as Json};
 
 use crate::epochs::{LOG_BITS, List, PLACE_BITS};
@@ -43,8 +43,7 @@ pub(crate) fn room(cx: &ReadContext<'_>, room: &str, out: &mut Map<String, Json>
         too_late: row.too_late,
         saturated: row.saturated,
     });
-    // A struct of numbers always serialises.
-    out.insert("heat".to_owned(), serde_json::to_value(heat).unwrap_or_default());
+    out.insert("heat".to_owned(), json(&heat));
     Ok(found.is_some())
 }
 
@@ -100,29 +99,19 @@ pub(crate) fn rooms_before(cx: &ReadContext<'_>, sort: &str, (score, name): (u64
     let generations = generations(cx)?;
     let mut before = 0;
     with_shifts(&generations, |generation, shift| {
-        let mut failed = None;
-        cx.reader.scan::<Index>(&(cx.app, list as u8, generation.number), |(.., inverted, room), _| {
+        cx.reader.try_scan_from::<Index>(&(cx.app, list as u8, generation.number), None, |(.., inverted, room), _| {
             let (lowest, highest) = bounds(u64::MAX - inverted, shift);
             if highest < score {
-                return ControlFlow::Break(());
+                return Ok(ControlFlow::Break(()));
             }
             if shift.is_none() && lowest > score {
                 before += 1;
-                return ControlFlow::Continue(());
+                return Ok(ControlFlow::Continue(()));
             }
-            match row(cx, &generations, room) {
-                Ok(found) => {
-                    let own = found.map(|(row, generation)| row.log(&generation, list, LOG_BITS));
-                    before += u64::from(own.is_some_and(|own| own > score || own == score && room < name));
-                    ControlFlow::Continue(())
-                }
-                Err(error) => {
-                    failed = Some(error);
-                    ControlFlow::Break(())
-                }
-            }
-        })?;
-        failed.map_or(Ok(()), Err)
+            let own = row(cx, &generations, room)?.map(|(row, generation)| row.log(&generation, list, LOG_BITS));
+            before += u64::from(own.is_some_and(|own| own > score || own == score && room < name));
+            Ok(ControlFlow::Continue(()))
+        })
     })?;
     Ok(before)
 }
@@ -146,25 +135,17 @@ impl Ranking<'_, '_> {
         // Rooms before the page need not be walked over, where the index is in order of the scores.
         let from = self.query.after.filter(|_| shift.is_none()).map(|(score, _)| score >> REST_BITS);
         let from = from.map(|place| index_key(app, list, number, place, ""));
-        let mut failed = None;
-        cx.reader.scan_from::<Index>(&(app, list as u8, number), from.as_ref(), |(.., inverted, room), _| {
+        cx.reader.try_scan_from::<Index>(&(app, list as u8, number), from.as_ref(), |(.., inverted, room), _| {
             let (lowest, highest) = bounds(u64::MAX - inverted, shift);
             let worst = self.best.peek().filter(|_| self.best.len() >= self.query.keep);
             if self.query.keep == 0 || worst.is_some_and(|Reverse(worst)| highest < *worst) {
-                return ControlFlow::Break(());
+                return Ok(ControlFlow::Break(()));
             }
-            if self.query.after.is_some_and(|(score, _)| lowest > score) {
-                return ControlFlow::Continue(());
+            if self.query.after.is_none_or(|(score, _)| lowest <= score) {
+                self.offer(room)?;
             }
-            match self.offer(room) {
-                Ok(()) => ControlFlow::Continue(()),
-                Err(error) => {
-                    failed = Some(error);
-                    ControlFlow::Break(())
-                }
-            }
-        })?;
-        failed.map_or(Ok(()), Err)
+            Ok(ControlFlow::Continue(()))
+        })
     }
 
     fn offer(&mut self, room: &str) -> Result<(), StoreError> {

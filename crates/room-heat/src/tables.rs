@@ -1,22 +1,8 @@
 //! The tables. Ids 64 to 71 are this statistic's.
 
-use barrage_projection::{BucketTable, Table};
+use barrage_projection::{BucketTable, table};
 
 use crate::proto;
-
-macro_rules! table {
-    ($(#[$doc:meta])* $name:ident, $id:literal, $text:literal, $key:ty, $value:ty) => {
-        $(#[$doc])*
-        #[derive(Debug)]
-        pub struct $name;
-        impl Table for $name {
-            const ID: u8 = $id;
-            const NAME: &'static str = $text;
-            type Key<'a> = $key;
-            type Value = $value;
-        }
-    };
-}
 
 table!(
     /// The half-lives of this partition: one row.

@@ -5,7 +5,7 @@
 use std::ops::Range;
 
 use barrage_projection::codec::row_hash;
-use barrage_projection::{StateHash, Table, TableDef};
+use barrage_projection::{StateHash, TableDef, table};
 use prost::Message as _;
 
 use crate::proto;
@@ -60,89 +60,49 @@ fn hash_from(bytes: &[u8]) -> u128 {
     bytes.try_into().map_or(0, u128::from_le_bytes)
 }
 
-/// Identities of records by minute of `received_at`, shard and block: the duplicate window.
-#[derive(Debug)]
-pub struct IdentityBlocks;
-impl Table for IdentityBlocks {
-    const ID: u8 = 2;
-    const NAME: &'static str = "runtime.identity_blocks";
-    type Key<'a> = (u32, u8, u32);
-    type Value = proto::IdentityBlock;
-}
+table!(
+    /// Identities of records by minute of `received_at`, shard and block: the duplicate window.
+    IdentityBlocks, 2, "runtime.identity_blocks", (u32, u8, u32), proto::IdentityBlock
+);
 
-/// What the duplicate window knows of each minute.
-#[derive(Debug)]
-pub struct IdentityMinutes;
-impl Table for IdentityMinutes {
-    const ID: u8 = 3;
-    const NAME: &'static str = "runtime.identity_minutes";
-    type Key<'a> = (u32,);
-    type Value = proto::IdentityMinute;
-}
+table!(
+    /// What the duplicate window knows of each minute.
+    IdentityMinutes, 3, "runtime.identity_minutes", (u32,), proto::IdentityMinute
+);
 
-/// Idempotency keys of business events by day and shard.
-#[derive(Debug)]
-pub struct BusinessKeys;
-impl Table for BusinessKeys {
-    const ID: u8 = 4;
-    const NAME: &'static str = "runtime.business_keys";
-    type Key<'a> = (u32, u16);
-    type Value = proto::BusinessKeys;
-}
+table!(
+    /// Idempotency keys of business events by day and shard.
+    BusinessKeys, 4, "runtime.business_keys", (u32, u16), proto::BusinessKeys
+);
 
-/// Records that a projection could not apply, by offset and the projection's place.
-#[derive(Debug)]
-pub struct DeadLetters;
-impl Table for DeadLetters {
-    const ID: u8 = 6;
-    const NAME: &'static str = "runtime.dead_letters";
-    type Key<'a> = (u64, u8);
-    type Value = proto::DeadLetter;
-}
+table!(
+    /// Records that a projection could not apply, by offset and the projection's place.
+    DeadLetters, 6, "runtime.dead_letters", (u64, u8), proto::DeadLetter
+);
 
-/// The rules in force (row 0), and the versions before them.
-#[derive(Debug)]
-pub struct Rules;
-impl Table for Rules {
-    const ID: u8 = 7;
-    const NAME: &'static str = "runtime.rules";
-    type Key<'a> = (u8,);
-    type Value = proto::RulesRow;
-}
+table!(
+    /// The rules in force (row 0), and the versions before them.
+    Rules, 7, "runtime.rules", (u8,), proto::RulesRow
+);
 
 /// Ids of the tables that hold what is on its way out. What is in them depends on what was sent, not on the log
 /// alone: they are part of no hash.
 pub const NOT_HASHED: Range<u8> = 8..FIRST_STATISTIC_TABLE;
 
-/// Derived events that wait to be appended: offset and index of their source.
-#[derive(Debug)]
-pub struct Outbox;
-impl Table for Outbox {
-    const ID: u8 = 8;
-    const NAME: &'static str = "runtime.outbox";
-    type Key<'a> = (u64, u32);
-    type Value = proto::OutboxRow;
-}
+table!(
+    /// Derived events that wait to be appended: offset and index of their source.
+    Outbox, 8, "runtime.outbox", (u64, u32), proto::OutboxRow
+);
 
-/// Intents that wait to be published: offset and index of their source.
-#[derive(Debug)]
-pub struct Intents;
-impl Table for Intents {
-    const ID: u8 = 9;
-    const NAME: &'static str = "runtime.intents";
-    type Key<'a> = (u64, u32);
-    type Value = proto::IntentRow;
-}
+table!(
+    /// Intents that wait to be published: offset and index of their source.
+    Intents, 9, "runtime.intents", (u64, u32), proto::IntentRow
+);
 
-/// What is known of the sending: one row.
-#[derive(Debug)]
-pub struct Sending;
-impl Table for Sending {
-    const ID: u8 = 10;
-    const NAME: &'static str = "runtime.sending";
-    type Key<'a> = (u8,);
-    type Value = proto::SendingRow;
-}
+table!(
+    /// What is known of the sending: one row.
+    Sending, 10, "runtime.sending", (u8,), proto::SendingRow
+);
 
 /// The runtime's tables.
 #[must_use]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use barrage_online_duration::tables::Accounts as OnlineAccounts;
-use barrage_projection::{ReadContext, ReaderExt as _, StoreError};
+use barrage_projection::{ReadContext, ReaderExt as _, StoreError, json};
 use serde_json::{Map, Value as Json};
 
 use crate::metrics::{Metric, amounts, level, points, score};
@@ -18,8 +18,7 @@ pub(crate) fn user(cx: &ReadContext<'_>, account: &str, out: &mut Map<String, Js
     let known = found.is_some();
     let mut row = found.unwrap_or_default();
     go_on(cx, account, &mut row)?;
-    // A struct of numbers always serialises.
-    out.insert("level".to_owned(), serde_json::to_value(shown(cx, &row)).unwrap_or_default());
+    out.insert("level".to_owned(), json(&shown(cx, &row)));
     Ok(known)
 }
 
@@ -65,19 +64,11 @@ pub(crate) fn levels(cx: &ReadContext<'_>) -> Result<BTreeMap<u32, u64>, StoreEr
     let rules = &cx.rules.levels;
     let highest = u32::try_from(rules.thresholds.len()).unwrap_or(u32::MAX);
     let mut counts: BTreeMap<u32, u64> = (0..=highest).map(|level| (level, 0)).collect();
-    let mut failed = None;
-    cx.reader.scan::<Accounts>(&(cx.app,), |(_, account), mut row| {
-        let reached = match level_at(cx, account, &mut row) {
-            Ok(reached) => reached,
-            Err(error) => {
-                failed = Some(error);
-                return ControlFlow::Break(());
-            }
-        };
-        *counts.entry(reached).or_default() += 1;
-        ControlFlow::Continue(())
+    cx.reader.try_scan_from::<Accounts>(&(cx.app,), None, |(_, account), mut row| {
+        *counts.entry(level_at(cx, account, &mut row)?).or_default() += 1;
+        Ok(ControlFlow::Continue(()))
     })?;
-    failed.map_or(Ok(counts), Err)
+    Ok(counts)
 }
 
 fn level_at(cx: &ReadContext<'_>, account: &str, row: &mut Account) -> Result<u32, StoreError> {

@@ -11,11 +11,11 @@ use barrage_event::{EnvelopeView, Event, Offset, Partition, Source, identity};
 use barrage_log::{EventLog, ReadError, Record};
 use barrage_projection::{ApplyError, Context, Effects, Place, Projection, StateHash, Statistic, StoreError, Tables};
 use barrage_state::proto::{DeadLetter, HighWater, RulesRow, SourceMark, StatisticVersion};
-use barrage_state::runtime::{self, DeadLetters, FIRST_STATISTIC_TABLE, FORMAT, NOT_HASHED};
+use barrage_state::runtime::{self, DeadLetters, FIRST_STATISTIC_TABLE, FORMAT, Intents, NOT_HASHED, Outbox};
 use barrage_state::{Changes, Meta, StateEnv, StateError, Store, StoreDir};
 
 use crate::duplicates::{BusinessKey, DuplicateWindow, business_key};
-use crate::outbox::{Key, Outgoing, derived_rows, intent_rows};
+use crate::outbox::{Key, Outgoing, rows};
 use crate::rules_in_force::RulesInForce;
 
 /// Dead letters kept in the state; later ones are only counted, so that a flood of them stays bounded.
@@ -518,7 +518,7 @@ impl Engine {
     /// Place below which nothing of the committed state waits to be sent.
     pub(crate) fn first_unsent(&self) -> Result<Key, Stop> {
         let next = (self.committed.next_offset, 0);
-        let (derived, intents) = self.store.read(|s| (derived_rows(s, (0, 0), 1), intent_rows(s, (0, 0), 1)))?;
+        let (derived, intents) = self.store.read(|s| (rows::<Outbox>(s, (0, 0), 1), rows::<Intents>(s, (0, 0), 1)))?;
         let derived = derived?.first().map_or(next, |(key, _)| *key);
         Ok(intents?.first().map_or(next, |(key, _)| *key).min(derived))
     }
@@ -526,7 +526,7 @@ impl Engine {
     /// Takes out what lies below this place: it was sent by the store that this one replaces.
     pub(crate) fn forget_outgoing_below(&mut self, floor: Key) -> Result<(), Stop> {
         loop {
-            let rows = self.store.read(|s| (derived_rows(s, (0, 0), 1_000), intent_rows(s, (0, 0), 1_000)))?;
+            let rows = self.store.read(|s| (rows::<Outbox>(s, (0, 0), 1_000), rows::<Intents>(s, (0, 0), 1_000)))?;
             let derived: Vec<Key> = rows.0?.into_iter().map(|(key, _)| key).filter(|key| *key < floor).collect();
             let intents: Vec<Key> = rows.1?.into_iter().map(|(key, _)| key).filter(|key| *key < floor).collect();
             if derived.is_empty() && intents.is_empty() {

@@ -4,8 +4,10 @@
 //! They are taken out again when the log, or the publisher, has acknowledged them. A crash in between sends some a second
 //! time: a room drops what is not above its source's high-water, a listener what has an id that it knows.
 
+use std::ops::ControlFlow;
+
 use barrage_event::{Offset, Partition, Source};
-use barrage_projection::{Backing, Effects, Reader, ReaderExt as _, StoreError, Table as _, Tables};
+use barrage_projection::{Backing, Effects, Reader, ReaderExt as _, StoreError, Table, Tables};
 use barrage_state::proto::{IntentRow, OutboxRow, SendingRow};
 use barrage_state::runtime::{Intents, Outbox, Sending};
 use serde_json::json;
@@ -88,18 +90,14 @@ impl Outgoing {
     /// Takes out derived events that are in the log.
     pub(crate) fn sent(&mut self, keys: &[Key], tables: &mut Tables, backing: &dyn Backing) -> Result<(), StoreError> {
         self.taken.derived.extend_from_slice(keys);
-        for key in keys {
-            self.waiting -= u64::from(tables.table::<Outbox>(backing)?.remove(key)?.is_some()).min(self.waiting);
-        }
+        self.waiting -= remove::<Outbox>(keys, tables, backing)?.min(self.waiting);
         Ok(())
     }
 
     /// Takes out intents that are published.
     pub(crate) fn told(&mut self, keys: &[Key], tables: &mut Tables, backing: &dyn Backing) -> Result<(), StoreError> {
         self.taken.intents.extend_from_slice(keys);
-        for key in keys {
-            self.waiting -= u64::from(tables.table::<Intents>(backing)?.remove(key)?.is_some()).min(self.waiting);
-        }
+        self.waiting -= remove::<Intents>(keys, tables, backing)?.min(self.waiting);
         Ok(())
     }
 
@@ -144,30 +142,33 @@ impl Outgoing {
     }
 }
 
-/// The first rows of a committed outbox at or behind `from`, at most `limit`.
-pub(crate) fn derived_rows(
-    reader: &(impl Reader + ?Sized),
-    from: Key,
-    limit: usize,
-) -> Result<Vec<(Key, OutboxRow)>, StoreError> {
+/// The place behind this one.
+pub(crate) fn behind((offset, index): Key) -> Key {
+    (offset, index.saturating_add(1))
+}
+
+/// The first rows of a committed outbox, that of derived events or that of intents, at or behind `from`; at most `limit`.
+pub(crate) fn rows<T>(reader: &impl Reader, from: Key, limit: usize) -> Result<Vec<(Key, T::Value)>, StoreError>
+where
+    T: for<'a> Table<Key<'a> = Key>,
+{
     let mut rows = Vec::new();
-    reader.scan_from::<Outbox>(&(), Some(&from), |key, row| {
+    reader.scan_from::<T>(&(), Some(&from), |key, row| {
         rows.push((key, row));
-        if rows.len() < limit { std::ops::ControlFlow::Continue(()) } else { std::ops::ControlFlow::Break(()) }
+        if rows.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     })?;
     Ok(rows)
 }
 
-/// The same of intents.
-pub(crate) fn intent_rows(
-    reader: &(impl Reader + ?Sized),
-    from: Key,
-    limit: usize,
-) -> Result<Vec<(Key, IntentRow)>, StoreError> {
-    let mut rows = Vec::new();
-    reader.scan_from::<Intents>(&(), Some(&from), |key, row| {
-        rows.push((key, row));
-        if rows.len() < limit { std::ops::ControlFlow::Continue(()) } else { std::ops::ControlFlow::Break(()) }
-    })?;
-    Ok(rows)
+/// Takes rows out, and tells how many there were.
+fn remove<T>(keys: &[Key], tables: &mut Tables, backing: &dyn Backing) -> Result<u64, StoreError>
+where
+    T: for<'a> Table<Key<'a> = Key>,
+{
+    let mut table = tables.table::<T>(backing)?;
+    let mut removed = 0;
+    for key in keys {
+        removed += u64::from(table.remove(key)?.is_some());
+    }
+    Ok(removed)
 }

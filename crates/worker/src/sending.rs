@@ -12,10 +12,11 @@ use barrage_event::routes::partition_of;
 use barrage_event::{Offset, Partition, Topic};
 use barrage_log::{Ack, AppendBatch, AppendError, EventLog};
 use barrage_state::proto::{IntentRow, OutboxRow};
+use barrage_state::runtime::{Intents, Outbox};
 
 use crate::common::Common;
 use crate::engine::{Engine, Stop};
-use crate::outbox::{Key, derived_rows, intent_rows};
+use crate::outbox::{Key, behind, rows};
 use crate::publisher::{Publication, Publisher};
 
 /// How long a publisher that has failed is left alone.
@@ -50,8 +51,8 @@ impl<A> Default for Lane<A> {
 
 impl<A> Lane<A> {
     fn on_its_way(&mut self, keys: Vec<Key>, answer: A) {
-        if let Some(&(offset, index)) = keys.last() {
-            self.next = (offset, index.saturating_add(1));
+        if let Some(&last) = keys.last() {
+            self.next = behind(last);
         }
         self.in_flight = Some((keys, answer));
     }
@@ -113,7 +114,12 @@ impl Sender {
         if !self.derived.look || (!engine.is_settled()? && !self.settle(engine, common)?) {
             return Ok(());
         }
-        let rows = engine.store().read(|snapshot| derived_rows(snapshot, self.derived.next, ROWS_MAX))??;
+        if engine.outgoing() == 0 {
+            // Spares most partitions the look at an empty table after every commit.
+            self.derived.look = false;
+            return Ok(());
+        }
+        let rows = engine.store().read(|snapshot| rows::<Outbox>(snapshot, self.derived.next, ROWS_MAX))??;
         self.derived.look = rows.len() == ROWS_MAX;
         if rows.is_empty() {
             return Ok(());
@@ -163,9 +169,9 @@ impl Sender {
         let rooms = common.log.partitions(Topic::Room);
         let mut from = (0, 0);
         loop {
-            let rows = engine.store().read(|snapshot| derived_rows(snapshot, from, ROWS_MAX))??;
-            let Some(&((offset, index), _)) = rows.last() else { break };
-            from = (offset, index.saturating_add(1));
+            let rows = engine.store().read(|snapshot| rows::<Outbox>(snapshot, from, ROWS_MAX))??;
+            let Some(&(last, _)) = rows.last() else { break };
+            from = behind(last);
             let seen = |(key, row): &(Key, OutboxRow)| {
                 let mark = marks.get(&partition_of(row.app, &row.room, rooms)).copied().flatten();
                 mark.is_some_and(|mark| *key <= mark)
@@ -203,15 +209,19 @@ impl Sender {
             return Ok(());
         }
         self.retry_at = None;
+        if engine.outgoing() == 0 {
+            self.intents.look = false;
+            return Ok(());
+        }
         let Some(published) = common.publisher.published(partition) else { return Ok(()) };
-        let rows = engine.store().read(|snapshot| intent_rows(snapshot, self.intents.next, ROWS_MAX))??;
+        let rows = engine.store().read(|snapshot| rows::<Intents>(snapshot, self.intents.next, ROWS_MAX))??;
         self.intents.look = rows.len() == ROWS_MAX;
         // What was published before this store was made anew is not said again.
         let (old, new): (Vec<_>, Vec<_>) = rows.into_iter().partition(|(key, _)| *key < published);
         let old: Vec<Key> = old.into_iter().map(|(key, _)| key).collect();
         engine.told(&old)?;
-        if let Some(&(offset, index)) = old.last() {
-            self.intents.next = (offset, index.saturating_add(1));
+        if let Some(&last) = old.last() {
+            self.intents.next = behind(last);
         }
         if new.is_empty() {
             return Ok(());

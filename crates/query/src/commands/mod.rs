@@ -6,6 +6,8 @@ pub(crate) mod rules;
 pub(crate) mod snapshots;
 pub(crate) mod trim;
 
+use std::sync::Arc;
+
 use axum::http::StatusCode;
 use barrage_event::Partition;
 use serde_json::{Map, Value as Json};
@@ -13,6 +15,7 @@ use serde_json::{Map, Value as Json};
 use crate::answer::Answer;
 use crate::api::{Call, Inner, Reply};
 use crate::error::ApiError;
+use crate::question::{Ask, Question};
 use crate::reads::status::{Statuses, as_of, of_all};
 
 /// An answer about the partitions as such.
@@ -30,6 +33,18 @@ async fn about_partitions(
 fn about(statuses: &Statuses, call: &Call, status: StatusCode, body: String) -> Reply {
     let as_of = as_of(statuses, call.at_ms);
     Reply::Answer(Answer { status, body, as_of, at_given: false, cacheable: false })
+}
+
+/// Starts something at each of the call's partitions; how it goes on is part of their status.
+async fn start_each(inner: Arc<Inner>, call: Call, ask: Ask) -> Result<Reply, ApiError> {
+    let mut started = Vec::new();
+    for partition in partitions(&inner, &call, true)? {
+        let question = Question { partition, at_ms: call.at_ms, ask: ask.clone() };
+        inner.parts.owners.ask(question).await.map_err(|failure| failure.error)?;
+        started.push(Json::from(partition.to_string()));
+    }
+    let fields = Map::from_iter([("started".to_owned(), Json::Array(started))]);
+    about_partitions(&inner, &call, StatusCode::ACCEPTED, fields).await
 }
 
 /// `partition=`: one, or with `all` (or nothing, where that is allowed) every one of them.

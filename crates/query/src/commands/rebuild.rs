@@ -6,23 +6,15 @@ use axum::http::StatusCode;
 use barrage_worker::RebuildStatus;
 use serde_json::{Map, Value as Json, json};
 
-use super::{about, about_partitions, partitions};
+use super::{about, start_each};
 use crate::api::{Call, Inner, Reply};
 use crate::error::ApiError;
-use crate::question::{Ask, Question};
+use crate::question::Ask;
 use crate::reads::status::of_all;
 
 /// Starts; progress is read with GET.
 pub(crate) async fn start(inner: Arc<Inner>, call: Call) -> Result<Reply, ApiError> {
-    let partitions = partitions(&inner, &call, true)?;
-    let mut started = Vec::new();
-    for partition in partitions {
-        let question = Question { partition, at_ms: call.at_ms, ask: Ask::Rebuild };
-        inner.parts.owners.ask(question).await.map_err(|failure| failure.error)?;
-        started.push(Json::from(partition.to_string()));
-    }
-    let fields = Map::from_iter([("started".to_owned(), Json::Array(started))]);
-    about_partitions(&inner, &call, StatusCode::ACCEPTED, fields).await
+    start_each(inner, call, Ask::Rebuild).await
 }
 
 pub(crate) async fn progress(inner: Arc<Inner>, call: Call) -> Result<Reply, ApiError> {
