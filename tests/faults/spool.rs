@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::common::cluster::{Own, Process};
+use barrage_ingest::RECEIVED_AT_HEADER;
+
+use crate::common::cluster::{KEY, Own, Process};
 use crate::common::post;
 use crate::common::scene::{Scene, Setting};
 use crate::common::wait_until;
@@ -28,12 +30,15 @@ impl Drop for SmallDisk {
     }
 }
 
-const CALLBACK: &str = "/callback?SdkAppid=1400000000&CallbackCommand=State.StateChange&contenttype=json";
+/// Of an app and a time of its own, so that no answer of the evening changes with it.
+const CALLBACK: &str = "/callback?SdkAppid=1400000001&CallbackCommand=State.StateChange&contenttype=json";
 const STATE: &str = r#"{"CallbackCommand":"State.StateChange","Info":{"Action":"Login","To_Account":"nobody","Reason":"Register"},"EventTime":1767268800501}"#;
 
 /// Posts one callback, as IM does.
 fn callback(ingest: &Process) -> (u16, String) {
-    post(ingest.callback.as_deref().expect("an ingest"), CALLBACK, &[], STATE)
+    let key = format!("Bearer {KEY}");
+    let headers = [("Authorization", key.as_str()), (RECEIVED_AT_HEADER, "1767268800502")];
+    post(ingest.callback.as_deref().expect("an ingest"), CALLBACK, &headers, STATE)
 }
 
 /// Whether the ingest refuses callbacks and says so everywhere.

@@ -105,9 +105,15 @@ impl SnapshotStore {
         let log_uuid = meta.log_uuid.as_slice().try_into().map_or(0, u128::from_be_bytes);
         let (folder, manifests) = (self.files(log_uuid, partition), self.manifests(log_uuid, partition));
         // Only what the newest snapshot names is taken as being there: it stays for as long as that one does. Anything
-        // else may be about to be removed, and is sent again, which makes it young.
+        // else may be about to be removed, and is sent again, which makes it young. So is what was cut or is gone, or it
+        // would be missing in every snapshot to come.
         let before = self.latest_manifest(log_uuid, partition).await?;
-        let there: HashSet<String> = before.iter().flat_map(|m| &m.files).map(File::object).collect();
+        let objects = self.objects_in(&folder).await?;
+        let sizes: HashMap<&str, u64> =
+            objects.iter().filter_map(|object| Some((object.location.filename()?, object.size))).collect();
+        let is_whole = |file: &&File| sizes.get(file.object().as_str()) == Some(&file.bytes);
+        let there: HashSet<String> =
+            before.iter().flat_map(|m| &m.files).filter(is_whole).map(File::object).collect();
         let (mut bytes_sent, mut bytes_reused, mut reused) = (0, 0, HashSet::new());
         let mut sent = HashSet::new();
         for file in &files {

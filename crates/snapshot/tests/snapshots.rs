@@ -188,19 +188,26 @@ fn what_no_snapshot_names_goes_when_it_is_old() {
 }
 
 #[test]
-fn a_snapshot_whose_shared_files_went_meanwhile_is_withdrawn() {
+fn shared_files_that_were_cut_or_are_gone_are_sent_again() {
     let dir = tempfile::tempdir().expect("a directory");
     let store = folder(dir.path());
     let mut maker = Maker::new(&dir.path().join("state"));
-    maker.commit(1_000);
+    maker.commit(20_000);
     store.save(PARTITION, &maker.checkpoint()).expect("taken");
-    for file in objects(dir.path(), "files") {
-        fs::remove_file(file).expect("there");
+    for (n, file) in objects(dir.path(), "files").iter().enumerate() {
+        if n % 2 == 0 {
+            fs::remove_file(file).expect("there");
+        } else {
+            fs::write(file, b"").expect("writable");
+        }
     }
     maker.commit(1_000);
-    let error = store.save(PARTITION, &maker.checkpoint()).expect_err("its files are not there");
-    assert!(matches!(error, SnapshotError::Overtaken { .. }), "{error}");
-    assert_eq!(store.list(LOG, PARTITION).expect("listed").len(), 1);
+    let saved = store.save(PARTITION, &maker.checkpoint()).expect("taken");
+    assert_eq!(saved.bytes_reused, 0);
+    store.verify(&env(), LOG, PARTITION, &saved.name, &dir.path().join("scratch")).expect("whole");
+    maker.commit(1_000);
+    let saved = store.save(PARTITION, &maker.checkpoint()).expect("taken");
+    assert!(saved.bytes_reused > 0, "what is whole is not sent again");
 }
 
 #[test]

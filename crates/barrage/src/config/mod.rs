@@ -192,7 +192,7 @@ pub struct SnapshotSection {
 
 impl Default for SnapshotSection {
     fn default() -> Self {
-        Self { url: None, every_s: 600, keep: 3, restore_lag_records: 1_000_000, at_stop: false, trim_log_every_s: 0 }
+        Self { url: None, every_s: 600, keep: 3, restore_lag_records: 100_000, at_stop: false, trim_log_every_s: 0 }
     }
 }
 
