@@ -23,7 +23,8 @@ fn ten_evenings_give_the_same_answers_in_one_process_and_in_seven() {
     let _alone = alone();
     let broker = Broker::start(1);
     for seed in 1..=10 {
-        let dir = tempfile::tempdir().expect("a directory");
+        let mut dir = tempfile::tempdir().expect("a directory");
+        dir.disable_cleanup(std::env::var_os("BARRAGE_KEEP").is_some());
         let (recording, truth) = evening(dir.path(), seed, "small");
         let cluster = Cluster::start(dir.path(), &broker.brokers(), &prefix(), (2, 3, 2));
         play(&cluster, recording.to_str().expect("UTF-8"));

@@ -177,6 +177,14 @@ pub(crate) fn get(url: &str, path: &str) -> (u16, Json) {
     (status, serde_json::from_str(&body).unwrap_or_else(|e| panic!("{path}: {e}: {body}")))
 }
 
+/// The same of a query service, asked again while it says that a partition is on the move.
+pub(crate) fn read_at(query: &str, path: &str) -> (u16, Json) {
+    wait_until_told(path, || {
+        let (status, answer) = get(query, path);
+        if status == 503 { Err(answer) } else { Ok((status, answer)) }
+    })
+}
+
 pub(crate) fn get_text(url: &str, path: &str) -> (u16, String) {
     ask(url, &format!("GET {path}"), &[], "")
 }
@@ -272,7 +280,7 @@ pub(crate) fn all_reads(query: &str, truth: &Json) -> BTreeMap<String, Json> {
     let at = truth["last_ms"].as_i64().expect("a time") + 3_600_000;
     let mut reads = BTreeMap::new();
     let mut read = |path: String| {
-        let (status, mut answer) = get(query, &path);
+        let (status, mut answer) = read_at(query, &path);
         if let Some(fields) = answer.as_object_mut() {
             fields.remove("as_of");
         }

@@ -2,7 +2,7 @@
 
 use serde_json::Value as Json;
 
-use super::{escape, get};
+use super::{escape, read_at};
 
 /// Gathers differences.
 #[derive(Default)]
@@ -39,7 +39,7 @@ pub(crate) fn differences_at(query: &str, expected: &Json, by_world: bool) -> Ve
     let at = end.or_else(|| expected["last_ms"].as_i64()).expect("a time");
     for (room, wanted) in expected["rooms"].as_object().expect("rooms") {
         // What waits for its window is over an hour later; who is there is asked for at the end itself.
-        let (status, later) = get(query, &format!("/v1/rooms/{}", escape(room)));
+        let (status, later) = read_at(query, &format!("/v1/rooms/{}", escape(room)));
         if status != 200 {
             let silent = wanted["messages"] == 0 && wanted["attempts_by_type"].as_object().is_none_or(|a| a.is_empty());
             if !silent {
@@ -48,7 +48,7 @@ pub(crate) fn differences_at(query: &str, expected: &Json, by_world: bool) -> Ve
             continue;
         }
         messages(&mut differences, room, &later["messages"], wanted, by_world);
-        let answer = get(query, &format!("/v1/rooms/{}?at={at}", escape(room))).1;
+        let answer = read_at(query, &format!("/v1/rooms/{}?at={at}", escape(room))).1;
         if answer["online"].is_object() {
             presence(&mut differences, room, &answer["online"], wanted);
         }
@@ -58,7 +58,7 @@ pub(crate) fn differences_at(query: &str, expected: &Json, by_world: bool) -> Ve
     }
     let mut widths = Vec::new();
     for (user, wanted) in expected["users"].as_object().expect("users") {
-        let (status, answer) = get(query, &format!("/v1/users/{}?at={at}", escape(user)));
+        let (status, answer) = read_at(query, &format!("/v1/users/{}?at={at}", escape(user)));
         let found = if status == 200 { answer["messages"]["delivered"].clone() } else { Json::from(0) };
         differences.same(&format!("{user}: delivered"), &found, &wanted["messages"]);
         if by_world {

@@ -112,8 +112,7 @@ impl SnapshotStore {
         let sizes: HashMap<&str, u64> =
             objects.iter().filter_map(|object| Some((object.location.filename()?, object.size))).collect();
         let is_whole = |file: &&File| sizes.get(file.object().as_str()) == Some(&file.bytes);
-        let there: HashSet<String> =
-            before.iter().flat_map(|m| &m.files).filter(is_whole).map(File::object).collect();
+        let there: HashSet<String> = before.iter().flat_map(|m| &m.files).filter(is_whole).map(File::object).collect();
         let (mut bytes_sent, mut bytes_reused, mut reused) = (0, 0, HashSet::new());
         let mut sent = HashSet::new();
         for file in &files {

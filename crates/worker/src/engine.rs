@@ -3,9 +3,11 @@
 //! The engine has no thread and no clock: the same records give the same bytes, wherever commits fall.
 
 use std::fmt;
+use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use barrage_event::{EnvelopeView, Event, Offset, Partition, Source, identity};
 use barrage_log::{EventLog, ReadError, Record};
@@ -68,10 +70,25 @@ pub enum Stop {
         /// The store's directory.
         dir: String,
     },
+    /// The log did not give the record that the store saw last, in all that time.
+    #[error(
+        "offset {offset} of {partition} could not be read within {} s: the log is slow or does not answer; the partition goes on when it is given to a process again, as after a restart of this one", READ_WAIT.as_secs()
+    )]
+    Unread {
+        /// The partition.
+        partition: Partition,
+        /// The last record that the store saw.
+        offset: Offset,
+    },
     /// Two statistics claim one table: a defect of the program.
     #[error("{0}")]
     Tables(String),
 }
+
+/// How long a store that is opened waits for the record that it saw last.
+const READ_WAIT: Duration = Duration::from_secs(60);
+/// Between two tries.
+const READ_PAUSE: Duration = Duration::from_millis(50);
 
 /// What became of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -215,11 +232,21 @@ impl Engine {
             return Ok(());
         }
         let mut found = None;
-        log.read(self.partition, Offset(last), 1, &mut |record| {
-            found = record_id(record.bytes);
-            std::ops::ControlFlow::Break(())
-        })?;
-        let found = found.map(|id| id.to_vec()).unwrap_or_default();
+        let begun = Instant::now();
+        // A log on a network gives nothing when it has waited long enough: that says nothing of what it holds.
+        while found.is_none() {
+            if begun.elapsed() > READ_WAIT {
+                return Err(Stop::Unread { partition: self.partition, offset: Offset(last) });
+            }
+            log.read(self.partition, Offset(last), 1, &mut |record| {
+                found = Some(record_id(record.bytes).map(|id| id.to_vec()).unwrap_or_default());
+                ControlFlow::Break(())
+            })?;
+            if found.is_none() {
+                std::thread::sleep(READ_PAUSE);
+            }
+        }
+        let found = found.unwrap_or_default();
         if found != self.meta.last_record_id {
             return Err(changed(format!(
                 "holds record {} at offset {last}, but the state has seen {} there",

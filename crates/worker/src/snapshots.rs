@@ -48,14 +48,7 @@ impl SnapshotOptions {
     /// The defaults with this place.
     #[must_use]
     pub fn new(store: Arc<SnapshotStore>) -> Self {
-        Self {
-            store,
-            every: Duration::from_secs(600),
-            keep: 3,
-            restore_lag: 100_000,
-            at_stop: false,
-            trim_every: None,
-        }
+        Self { store, every: Duration::from_secs(600), keep: 3, restore_lag: 100_000, at_stop: false, trim_every: None }
     }
 }
 
