@@ -302,7 +302,7 @@ impl Inner {
         if let Some(app) = call.params.app()? {
             return Ok(app);
         }
-        match *self.apps.known(&self.parts.owners).await {
+        match *self.apps.known(&self.parts.owners).await? {
             [app] => Ok(app),
             [] => Err(ApiError::new(
                 Code::AppNeeded,

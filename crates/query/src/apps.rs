@@ -30,29 +30,42 @@ impl Apps {
     }
 
     /// In order; some of them when there are many.
-    pub(crate) async fn known(&self, owners: &Owners) -> Arc<[u32]> {
+    ///
+    /// # Errors
+    /// Why a partition could not be asked, when none is known: that it would know none either is not said by that.
+    pub(crate) async fn known(&self, owners: &Owners) -> Result<Arc<[u32]>, ApiError> {
         if !self.configured.is_empty() {
-            return Arc::clone(&self.configured);
+            return Ok(Arc::clone(&self.configured));
         }
-        let known = {
+        let known: Arc<[u32]> = {
             let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
             if let (Some(at), false) = (found.0, found.1.is_empty())
                 && at.elapsed() < BELIEVED
             {
-                return Arc::clone(&found.1);
+                return Ok(Arc::clone(&found.1));
             }
-            found.1.iter().copied().collect()
+            Arc::clone(&found.1)
         };
-        let looked = owners.gather(owners.shape().all(), crate::api::now_ms(), Look(known)).await;
-        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Ok(Look(apps)) = looked {
-            *found = (Some(Instant::now()), apps.into_iter().take(APPS_MAX).collect());
+        let look = Look { apps: known.iter().copied().collect(), missed: None };
+        let Look { apps, missed } = match owners.gather(owners.shape().all(), crate::api::now_ms(), look).await {
+            Ok(looked) => looked,
+            Err(_) if !known.is_empty() => return Ok(known),
+            Err(error) => return Err(error),
+        };
+        if let Some(missed) = missed.filter(|_| apps.is_empty()) {
+            return Err(missed);
         }
-        Arc::clone(&found.1)
+        let apps: Arc<[u32]> = apps.into_iter().take(APPS_MAX).collect();
+        *self.found.lock().unwrap_or_else(PoisonError::into_inner) = (Some(Instant::now()), Arc::clone(&apps));
+        Ok(apps)
     }
 }
 
-struct Look(BTreeSet<u32>);
+struct Look {
+    apps: BTreeSet<u32>,
+    /// Why a partition was not asked.
+    missed: Option<ApiError>,
+}
 
 impl Gather for Look {
     const FOLLOWS: bool = false;
@@ -62,9 +75,10 @@ impl Gather for Look {
     }
 
     fn take(&mut self, _: Partition, answered: Result<Found, Failure>) -> Result<(), ApiError> {
-        // A partition that cannot be asked is missed here and tells why when it is read.
-        if let Ok(Found::Apps(apps)) = answered {
-            self.0.extend(apps.into_iter().take(APPS_MAX));
+        match answered {
+            Ok(Found::Apps(apps)) => self.apps.extend(apps.into_iter().take(APPS_MAX)),
+            Ok(_) => {}
+            Err(failure) => self.missed = Some(failure.error),
         }
         Ok(())
     }
