@@ -30,15 +30,15 @@ impl Drop for SmallDisk {
     }
 }
 
-/// Of an app and a time of its own, so that no answer of the evening changes with it.
-const CALLBACK: &str = "/callback?SdkAppid=1400000001&CallbackCommand=State.StateChange&contenttype=json";
-const STATE: &str = r#"{"CallbackCommand":"State.StateChange","Info":{"Action":"Login","To_Account":"nobody","Reason":"Register"},"EventTime":1767268800501}"#;
+/// A command that no statistic reads, at the evening's start: no answer changes with it.
+const CALLBACK: &str = "/callback?SdkAppid=1400000000&CallbackCommand=Profile.CallbackPortraitSet&contenttype=json";
+const PORTRAIT: &str = r#"{"CallbackCommand":"Profile.CallbackPortraitSet","From_Account":"nobody","EventTime":1767268800501}"#;
 
 /// Posts one callback, as IM does.
 fn callback(ingest: &Process) -> (u16, String) {
     let key = format!("Bearer {KEY}");
     let headers = [("Authorization", key.as_str()), (RECEIVED_AT_HEADER, "1767268800502")];
-    post(ingest.callback.as_deref().expect("an ingest"), CALLBACK, &headers, STATE)
+    post(ingest.callback.as_deref().expect("an ingest"), CALLBACK, &headers, PORTRAIT)
 }
 
 /// Whether the ingest refuses callbacks and says so everywhere.

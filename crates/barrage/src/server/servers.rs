@@ -142,7 +142,9 @@ fn admin(parts: &Parts, listener: tokio::net::TcpListener, until: impl Future<Ou
         let (spool, log) = (Arc::clone(spool), parts.log());
         admin = admin.with_check(move || {
             let status = spool.status();
-            let down = !matches!(log.health(), barrage_log::Health::Ready);
+            // A partition whose callbacks went to the spool is refused as long as that takes nothing, also before the log's
+            // watcher has noticed an outage and while what is there is drained.
+            let down = status.partitions > 0 || !matches!(log.health(), barrage_log::Health::Ready);
             // As long as the disk takes over, callbacks are taken.
             if status.failed && down {
                 vec!["neither the log nor the spool takes callbacks".to_owned()]
