@@ -56,6 +56,8 @@ pub(crate) enum Happening {
     Return { person: PersonId, life: u32 },
     /// Someone whose client died will not come back.
     GiveUp { person: PersonId, life: u32 },
+    /// A client that had died joins again, as one that began anew: it was not there meanwhile.
+    ShownAnew { room: RoomId },
     /// Something that concerns no room.
     Other,
     /// The evening ends.

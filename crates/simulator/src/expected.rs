@@ -64,7 +64,8 @@ pub struct ExpectedRoom {
     /// As `peak_online`, where a client that died counts until the platform noticed.
     #[serde(default)]
     pub peak_online_upper: u64,
-    /// As `final_online`, where a client that died counts until the platform noticed.
+    /// As `final_online`, where a client that died counts until the platform noticed, or until a join shows that it began
+    /// anew.
     #[serde(default)]
     pub final_online_upper: u64,
     /// Messages that were dropped, by type.

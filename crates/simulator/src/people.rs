@@ -178,6 +178,8 @@ pub(crate) struct Person {
     /// The last time a callback showed this account alive, ms.
     pub(crate) last_sign_ms: i64,
     pub(crate) last_like_ms: i64,
+    /// When its client was given up for dead, and the rooms that it was in then.
+    pub(crate) former: (i64, Vec<RoomId>),
     pub(crate) truth: PersonTruth,
 }
 
@@ -232,6 +234,7 @@ impl Person {
             stays: Vec::new(),
             last_sign_ms: 0,
             last_like_ms: 0,
+            former: (0, Vec::new()),
             truth: PersonTruth::default(),
         }
     }

@@ -15,6 +15,12 @@ const RETURNS: u32 = 450;
 const RESUME_MS_MAX: i64 = 60_000;
 /// A dead client that has not come back by then does not, ms.
 const GIVE_UP_MS: i64 = 100_000;
+/// Longest absence after which a service may take a login for a reconnection, ms.
+const RECONNECTS_MS_MAX: i64 = 120_000;
+/// Who comes back and finds no room on air logs out after this, ms.
+const LOGS_OUT_AFTER_MS: i64 = 1_000;
+/// Who asks to join has joined by then, ms.
+const JOINED_AFTER_MS: i64 = 100;
 
 impl Evening {
     /// A login. Whoever was away begins a new life.
@@ -183,6 +189,28 @@ impl Evening {
         }
     }
 
+    /// Someone whose client had died a little ago is connected again: until it joins a room, at the latest then, it may as
+    /// well be back in its former ones, for all that is called back.
+    pub(super) fn may_be_back(&mut self, person: PersonId, joins_after_ms: i64) {
+        let (since_ms, rooms) = std::mem::take(&mut self.person(person).former);
+        if self.now_ms - since_ms > RECONNECTS_MS_MAX {
+            return;
+        }
+        for id in rooms {
+            let now_ms = self.now_ms;
+            let room = self.room(id);
+            if room.stage != Stage::Destroyed {
+                room.truth.headcount_upper.join(now_ms);
+                self.plan_in(joins_after_ms + JOINED_AFTER_MS, Happening::ShownAnew { room: id });
+            }
+        }
+    }
+
+    /// A client that had died joins as it begins anew: so it was not in the room any more.
+    pub(super) fn show_anew(&mut self, room: RoomId) {
+        self.leave_visibly(room);
+    }
+
     /// The platform's view of a room loses one; a disbanded room has nobody to lose.
     fn leave_visibly(&mut self, id: RoomId) {
         let now_ms = self.now_ms;
@@ -219,17 +247,23 @@ impl Evening {
                 }
                 continue;
             }
-            if !known {
-                self.leave_visibly(id);
-            }
+            let mut shown_after_ms = LOGS_OUT_AFTER_MS;
             if on_air {
                 stays = true;
                 let after_ms = self.random.between(100, 900);
+                shown_after_ms = after_ms + JOINED_AFTER_MS;
                 self.plan_in(after_ms, Happening::Apply { person, life, room: id });
+            }
+            // Until it joins or is gone again, it may as well be in the room, for all that is called back.
+            if self.room(id).stage != Stage::Destroyed {
+                if known {
+                    self.room(id).truth.headcount_upper.join(now_ms);
+                }
+                self.plan_in(shown_after_ms, Happening::ShownAnew { room: id });
             }
         }
         if !stays {
-            self.plan_in(1_000, Happening::Logout { person, life });
+            self.plan_in(LOGS_OUT_AFTER_MS, Happening::Logout { person, life });
         }
     }
 
@@ -239,6 +273,8 @@ impl Evening {
             return;
         }
         let Some(death) = self.resurrect(person, life) else { return };
+        let former = death.rooms.iter().map(|&(room, _)| room).collect();
+        self.person(person).former = (self.now_ms, former);
         for (room, known) in death.rooms {
             if !known {
                 self.leave_visibly(room);

@@ -35,6 +35,7 @@ impl Evening {
         self.connect(person, platform);
         let life = self.person(person).life;
         let after_ms = self.random.between(150, 1_500);
+        self.may_be_back(person, after_ms);
         self.plan_in(after_ms, Happening::Apply { person, life, room });
         if self.random.permille(SECOND_ROOM) {
             let other = self.some_room();
