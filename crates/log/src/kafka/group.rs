@@ -22,7 +22,7 @@ use crate::error::OpenError;
 use crate::kafka::BURST;
 use crate::kafka::intake::raw;
 use crate::kafka::shared::{Shared, locked};
-use crate::kafka::standstill::{Fetched, Standstill};
+use crate::kafka::standstill::{Fetched, Standstill, Waiting};
 use crate::owner::{Follow, Owner};
 
 /// How long leaving waits for the group to be told, once everything is released.
@@ -68,6 +68,9 @@ struct Core {
     begun: Instant,
     stop: AtomicBool,
     standstill: Mutex<Standstill>,
+    /// Whether the group has given this member its partitions, be it none, since it joined or was asked for them.
+    given: AtomicBool,
+    waiting: Mutex<Waiting>,
     /// A fault on demand: the consumer is to fetch nothing any more.
     #[cfg(any(test, feature = "test-util"))]
     halt: AtomicBool,
@@ -169,6 +172,8 @@ impl Core {
             mine.epoch
         };
         self.lost.store(false, Ordering::Release);
+        self.given.store(true, Ordering::Release);
+        locked(&self.waiting).over();
         shared.metrics.rebalances.inc();
         shared.metrics.assigned_partitions.set(i64::try_from(partitions.len()).unwrap_or(i64::MAX));
         let follow: Arc<dyn Follow> = Arc::new(Follower { core: Arc::clone(self), epoch });
@@ -201,6 +206,7 @@ impl Core {
         if lost {
             self.lost.store(true, Ordering::Release);
         }
+        self.given.store(false, Ordering::Release);
         if !partitions.is_empty() {
             self.owner.revoked(&partitions, lost);
             if !lost {
@@ -311,9 +317,29 @@ impl Core {
         true
     }
 
+    /// Whether the group should have given this member its partitions long ago.
+    fn waits_in_vain(&self) -> bool {
+        let shared = &self.shared;
+        let mut waiting = locked(&self.waiting);
+        if self.given.load(Ordering::Acquire) || shared.is_unreachable() {
+            waiting.forget();
+            return false;
+        }
+        let answers = (0..shared.shape.total()).map(|dense| shared.answers(dense)).fold(0, u64::saturating_add);
+        let in_vain = waiting.look(Instant::now(), answers);
+        if in_vain {
+            tracing::error!(
+                "the group gives this member nothing, though Kafka answers: it joins anew, with a new client"
+            );
+            shared.metrics.standstills.inc();
+        }
+        in_vain
+    }
+
     /// Serves the group until told to stop, or until this consumer is of no use any more.
     fn consume(&self, consumer: &BaseConsumer<Member>) -> Over {
         locked(&self.standstill).forget();
+        locked(&self.waiting).forget();
         let mut looked = Instant::now();
         let mut committed = Instant::now();
         while !self.stop.load(Ordering::Acquire) {
@@ -369,7 +395,7 @@ impl Core {
             }
             if looked.elapsed() > LOOK_EVERY {
                 looked = Instant::now();
-                if self.stands_still() {
+                if self.stands_still() || self.waits_in_vain() {
                     return Over::StandsStill;
                 }
             }
@@ -408,6 +434,8 @@ impl Group {
             begun: Instant::now(),
             stop: AtomicBool::new(false),
             standstill: Mutex::new(Standstill::new(shared.shape.total())),
+            given: AtomicBool::new(false),
+            waiting: Mutex::new(Waiting::new(Duration::from_millis(shared.options.session_timeout_ms.into()))),
             #[cfg(any(test, feature = "test-util"))]
             halt: AtomicBool::new(false),
         });

@@ -88,6 +88,46 @@ impl Standstill {
     }
 }
 
+/// Watches over a member that has to be given partitions, be it none of them.
+///
+/// A group gives them within the time that a rebalance takes: until every other member has answered, or its session is
+/// over. librdkafka may lose the way to the coordinator for good, as it does to leaders; then it waits for ever.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    limit: Duration,
+    factor: u32,
+    since: Option<(Instant, u64)>,
+}
+
+impl Waiting {
+    /// `session`: how long the group waits for a member that is gone.
+    pub(crate) fn new(session: Duration) -> Self {
+        Self { limit: session + STANDSTILL, factor: 1, since: None }
+    }
+
+    /// Something was given.
+    pub(crate) fn over(&mut self) {
+        (self.factor, self.since) = (1, None);
+    }
+
+    /// A new consumer begins, what it had was taken away, or nothing can be expected: the time begins anew.
+    pub(crate) fn forget(&mut self) {
+        self.since = None;
+    }
+
+    /// Whether it waits in vain. `answers`: how often the other client was answered.
+    pub(crate) fn look(&mut self, now: Instant, answers: u64) -> bool {
+        let (since, before) = *self.since.get_or_insert((now, answers));
+        let long = now.saturating_duration_since(since) >= self.limit * self.factor;
+        if !long || answers.saturating_sub(before) < ANSWERS {
+            return false;
+        }
+        self.factor = (self.factor * 2).min(LONGEST);
+        self.since = None;
+        true
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,5 +168,19 @@ mod tests {
         let ever = found(&mut patient, 0..2_000, |s| one(5, 9, s));
         let pauses: Vec<u64> = ever.windows(2).map(|pair| pair[1] - pair[0]).collect();
         assert!(pauses.iter().all(|pause| *pause <= 161) && pauses.last() == Some(&161), "{pauses:?}");
+    }
+
+    #[test]
+    fn a_member_that_is_given_nothing_joins_anew_ever_later_while_the_cluster_answers() {
+        let begun = Instant::now();
+        let mut waiting = Waiting::new(Duration::from_secs(5));
+        let found = |seconds: std::ops::Range<u64>, answers: fn(u64) -> u64, waiting: &mut Waiting| -> Vec<u64> {
+            seconds.filter(|&s| waiting.look(begun + Duration::from_secs(s), answers(s))).collect()
+        };
+        assert_eq!(found(0..100, |_| 7, &mut waiting), [0; 0], "nobody can be asked");
+        waiting.forget();
+        assert_eq!(found(100..200, |s| s, &mut waiting), [115, 146]);
+        waiting.over();
+        assert_eq!(found(200..220, |s| s, &mut waiting), [215], "it was mended in between");
     }
 }
