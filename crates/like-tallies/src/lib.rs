@@ -81,6 +81,10 @@ impl Statistic for LikeTallies {
         &["likes", "gift_value"]
     }
 
+    fn viewer_window_sorts(&self) -> &'static [&'static str] {
+        self.viewer_sorts()
+    }
+
     fn viewers(
         &self,
         cx: &ReadContext<'_>,

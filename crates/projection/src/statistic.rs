@@ -151,6 +151,11 @@ pub trait Statistic: Send + Sync + 'static {
         &[]
     }
 
+    /// Those of them for which [`Self::viewers_between`] answers.
+    fn viewer_window_sorts(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// One page of a room's viewers; `after` is the `next` of the page before. `None` when `after` is not one of ours.
     ///
     /// # Errors

@@ -40,7 +40,7 @@ pub(crate) enum Ask {
     /// Slices of time of a room that overlap [`from_ms`, `to_ms`), behind `after`.
     Minutes { app: u32, room: String, from_ms: i64, to_ms: i64, limit: usize, after: Option<Slice> },
     /// A page of a room's viewers.
-    Viewers { app: u32, room: String, sort: String, limit: usize, after: Option<String> },
+    Viewers { app: u32, room: String, sort: String, limit: usize, after: Option<String>, span: Option<(i64, i64)> },
     /// The best rooms behind `after` and before `before`, at most `keep`; ranked and read in one snapshot, so that
     /// score and fields of a room never disagree.
     RankRooms { app: u32, sort: String, keep: usize, after: Option<Place>, before: Option<Place> },

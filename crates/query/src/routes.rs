@@ -89,7 +89,7 @@ pub(crate) static ROUTES: &[Route] = &[
     },
     Route {
         pattern: "/v1/rooms/{room}/viewers",
-        operations: &[operation!(GET, Keyed, ["sort", "limit", "after"], reads::viewers::viewers)],
+        operations: &[operation!(GET, Keyed, ["sort", "from", "to", "limit", "after"], reads::viewers::viewers)],
     },
     Route { pattern: "/v1/rooms/{room}/live", operations: &[operation!(GET, Now, [], reads::live::live)] },
     Route {

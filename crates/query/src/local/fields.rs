@@ -109,13 +109,20 @@ pub(super) fn viewers(
     cx: &ReadContext<'_>,
     room: &str,
     (sort, limit, after): (&str, usize, Option<&str>),
+    asked: Option<(i64, i64)>,
 ) -> Result<Map<String, Json>, ApiError> {
     room_fields(statistics, cx, room)?;
-    let page = match statistics.iter().find(|s| s.viewer_sorts().contains(&sort)) {
-        Some(statistic) => statistic.viewers(cx, room, sort, limit, after)?.ok_or_else(cursor::wrong)?,
+    let mut answered = None;
+    let page = match (statistics.iter().find(|s| s.viewer_sorts().contains(&sort)), asked) {
+        (Some(statistic), None) => statistic.viewers(cx, room, sort, limit, after)?.ok_or_else(cursor::wrong)?,
+        (Some(statistic), Some(asked)) => {
+            let window = statistic.viewers_between(cx, room, sort, asked, (limit, after))?.ok_or_else(cursor::wrong)?;
+            answered = Some(window.span);
+            window.page
+        }
         // No statistic ranks viewers at all.
-        None if sort.is_empty() => ViewersPage::default(),
-        None => return Err(unknown_sort(sort)),
+        (None, _) if sort.is_empty() => ViewersPage::default(),
+        (None, _) => return Err(unknown_sort(sort)),
     };
     let viewers = page.viewers.into_iter().map(Json::Object).collect();
     let mut fields = Map::from_iter([
@@ -123,6 +130,10 @@ pub(super) fn viewers(
         ("sort".to_owned(), sort.into()),
         ("viewers".to_owned(), Json::Array(viewers)),
     ]);
+    if let Some((from_ms, to_ms)) = answered {
+        fields.insert("from".to_owned(), from_ms.into());
+        fields.insert("to".to_owned(), to_ms.into());
+    }
     if let Some(next) = page.next {
         fields.insert("next".to_owned(), cursor::encode(Kind::Viewers, sort, next.as_bytes()).into());
     }

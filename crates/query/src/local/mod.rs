@@ -102,10 +102,10 @@ impl Local {
                     self.read(question, |view| slices(statistics, &view.context(*app), room, span, (*limit, *after)))?;
                 Ok(Found::Fields(Fields::Made(fields), seen))
             }
-            Ask::Viewers { app, room, sort, limit, after } => {
+            Ask::Viewers { app, room, sort, limit, after, span } => {
                 let page = (sort.as_str(), *limit, after.as_deref());
                 let (fields, seen) =
-                    self.read(question, |view| viewers(statistics, &view.context(*app), room, page))?;
+                    self.read(question, |view| viewers(statistics, &view.context(*app), room, page, *span))?;
                 Ok(Found::Fields(Fields::Made(fields), seen))
             }
             Ask::RankRooms { app, sort, keep, after, before } => {

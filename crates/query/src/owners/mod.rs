@@ -78,6 +78,8 @@ pub struct Sorts {
     pub rooms: Vec<&'static str>,
     /// Viewers of a room; the first is the default.
     pub viewers: Vec<&'static str>,
+    /// Those of them that answer for a span of time.
+    pub viewer_windows: Vec<&'static str>,
 }
 
 impl Sorts {
@@ -87,6 +89,7 @@ impl Sorts {
         Self {
             rooms: statistics.iter().flat_map(|s| s.room_sorts()).copied().collect(),
             viewers: statistics.iter().flat_map(|s| s.viewer_sorts()).copied().collect(),
+            viewer_windows: statistics.iter().flat_map(|s| s.viewer_window_sorts()).copied().collect(),
         }
     }
 }

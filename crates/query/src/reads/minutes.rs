@@ -14,11 +14,7 @@ use crate::question::Ask;
 pub(crate) async fn minutes(inner: Arc<Inner>, call: Call) -> Result<Reply, ApiError> {
     let app = inner.app(&call).await?;
     let limit = call.params.limit()?;
-    let from_ms = call.params.time("from")?.unwrap_or(0);
-    let to_ms = call.params.time("to")?.unwrap_or(TIME_MS_MAX);
-    if from_ms > to_ms {
-        return Err(ApiError::parameter("from", "lies after `to`", "from and to are ms since the epoch, from <= to"));
-    }
+    let (from_ms, to_ms) = super::span(&call)?.unwrap_or((0, TIME_MS_MAX));
     let after = call.params.text("after").map(cursor::to_slice).transpose()?;
     let ask = Ask::Minutes { app, room: call.key.clone(), from_ms, to_ms, limit, after };
     let (fields, seen) = inner.ask_key(Topic::Room, app, &call, ask).await?;

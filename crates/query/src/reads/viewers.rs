@@ -18,7 +18,13 @@ pub(crate) async fn viewers(inner: Arc<Inner>, call: Call) -> Result<Reply, ApiE
         Some(text) => Some(String::from_utf8(cursor::decode(Kind::Viewers, sort, text)?).map_err(|_| cursor::wrong())?),
         None => None,
     };
-    let ask = Ask::Viewers { app, room: call.key.clone(), sort: sort.to_owned(), limit, after };
+    let span = super::span(&call)?;
+    let windows = &inner.parts.owners.sorts().viewer_windows;
+    if span.is_some() && !windows.contains(&sort) {
+        let hint = format!("with from and to, sort is one of {}", windows.join(", "));
+        return Err(ApiError::parameter("sort", format!("`{sort}` is not known for a span of time"), hint));
+    }
+    let ask = Ask::Viewers { app, room: call.key.clone(), sort: sort.to_owned(), limit, after, span };
     let (fields, seen) = inner.ask_key(Topic::Room, app, &call, ask).await?;
     Ok(cacheable(&call, &[seen], fields.into_text()))
 }

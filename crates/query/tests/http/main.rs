@@ -85,6 +85,48 @@ async fn a_read_sees_the_write_it_asks_for_and_answers_what_happened() {
 }
 
 #[tokio::test]
+async fn viewers_of_a_span_of_time_are_those_of_its_hours() {
+    let service = Service::start().await;
+    let hour = 3_600_000;
+    let mut positions = Vec::new();
+    for (n, (account, at)) in [("ann", NOON), ("bob", NOON + hour), ("ann", NOON + 2 * hour)].into_iter().enumerate() {
+        let command = "Group.CallbackBeforeSendMsg";
+        let random = u32::try_from(n).expect("few");
+        let mut body: Json = serde_json::from_str(&message(command, ROOM, account, random, at)).expect("JSON");
+        let like = json!({"type": "like", "count": 3}).to_string();
+        body["MsgBody"] = json!([{"MsgType": "TIMCustomElem", "MsgContent": {"Data": like, "Desc": "", "Ext": ""}}]);
+        positions.push(service.append(APP, command, &body.to_string(), at).await);
+    }
+    let positions = positions.join(",");
+    let path = format!("/v1/rooms/{ROOM_PATH}/viewers?at_least={positions}");
+    let cases = [
+        (String::new(), vec![("ann", 6), ("bob", 3)], (Json::Null, Json::Null)),
+        (format!("&to={}", NOON + hour), vec![("ann", 3)], (json!(0), json!(NOON + hour))),
+        // Whole hours are answered.
+        (
+            format!("&from={}&to={}", NOON + 1, NOON + hour + 1),
+            vec![("ann", 3), ("bob", 3)],
+            (json!(NOON), json!(NOON + 2 * hour)),
+        ),
+    ];
+    for (span, expected, (from, to)) in cases {
+        let answer = service.get(&format!("{path}&sort=likes{span}")).await.ok();
+        let found: Vec<(&str, u64)> = answer["viewers"]
+            .as_array()
+            .expect("viewers")
+            .iter()
+            .map(|v| (v["account"].as_str().expect("a name"), v["likes"]["count"].as_u64().expect("a number")))
+            .collect();
+        assert_eq!(found, expected, "{answer}");
+        assert_eq!((&answer["from"], &answer["to"]), (&from, &to), "{answer}");
+    }
+    for wrong in ["sort=likes&from=2&to=1", "sort=messages&from=1", "sort=likes&from=x"] {
+        let refused = service.get(&format!("{path}&{wrong}")).await;
+        assert_eq!(refused.status, 400, "{wrong}");
+    }
+}
+
+#[tokio::test]
 async fn the_time_asked_for_decides_what_has_elapsed() {
     let service = Service::start().await;
     let command = "Group.CallbackBeforeSendMsg";
@@ -359,6 +401,7 @@ async fn answers_are_what_the_document_describes() {
         ("/v1/rooms/{room}/viewers", format!("/v1/rooms/{ROOM_PATH}/viewers?sort=watch")),
         ("/v1/rooms/{room}/viewers", format!("/v1/rooms/{ROOM_PATH}/viewers?sort=likes")),
         ("/v1/rooms/{room}/viewers", format!("/v1/rooms/{ROOM_PATH}/viewers?sort=gift_value")),
+        ("/v1/rooms/{room}/viewers", format!("/v1/rooms/{ROOM_PATH}/viewers?sort=likes&from={NOON}&to={}", NOON + 1)),
         ("/v1/users/{account}", "/v1/users/ann".to_owned()),
         ("/v1/status", "/v1/status".to_owned()),
         ("/v1/rules", "/v1/rules".to_owned()),

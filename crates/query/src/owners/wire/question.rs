@@ -31,8 +31,9 @@ fn ask_out(ask: &Ask) -> Wire {
             limit: count(limit),
             after: after.map(|(start_ms, width_ms)| proto::Slice { start_ms, width_ms }),
         }),
-        Ask::Viewers { app, room, sort, limit, after } => {
-            Wire::Viewers(proto::Viewers { app, room, sort, limit: count(limit), after })
+        Ask::Viewers { app, room, sort, limit, after, span } => {
+            let (from_ms, to_ms) = span.unzip();
+            Wire::Viewers(proto::Viewers { app, room, sort, limit: count(limit), after, from_ms, to_ms })
         }
         Ask::RankRooms { app, sort, keep, after, before } => Wire::RankRooms(proto::RankRooms {
             app,
@@ -84,8 +85,8 @@ fn ask_in(wire: Wire) -> Result<Ask, BadMessage> {
             }
             Ask::Minutes { app, room, from_ms, to_ms, limit: limited(limit)?, after }
         }
-        Wire::Viewers(proto::Viewers { app, room, sort, limit, after }) => {
-            Ask::Viewers { app, room, sort, limit: limited(limit)?, after }
+        Wire::Viewers(proto::Viewers { app, room, sort, limit, after, from_ms, to_ms }) => {
+            Ask::Viewers { app, room, sort, limit: limited(limit)?, after, span: from_ms.zip(to_ms) }
         }
         Wire::RankRooms(proto::RankRooms { app, sort, keep, after, before }) => {
             Ask::RankRooms { app, sort, keep: limited(keep)?, after: after.map(place_in), before: before.map(place_in) }
@@ -141,7 +142,15 @@ mod tests {
                 after: Some((5, 60_000)),
             },
             Ask::Minutes { app, room: room.clone(), from_ms: 0, to_ms: 0, limit: 1, after: None },
-            Ask::Viewers { app, room, sort: "messages".to_owned(), limit: 1_000, after: Some(String::new()) },
+            Ask::Viewers {
+                app,
+                room: room.clone(),
+                sort: "messages".to_owned(),
+                limit: 1_000,
+                after: Some(String::new()),
+                span: None,
+            },
+            Ask::Viewers { app, room, sort: "likes".to_owned(), limit: 1, after: None, span: Some((1, i64::MAX)) },
             Ask::RankRooms { app, sort: "x".to_owned(), keep: 1_001, after: Some(place.clone()), before: None },
             Ask::RankRooms { app, sort: "x".to_owned(), keep: 1, after: None, before: Some(place.clone()) },
             Ask::RoomScore { app, sort: "heat".to_owned(), room: "r".to_owned() },
