@@ -32,7 +32,8 @@ impl Drop for SmallDisk {
 
 /// A command that no statistic reads, at the evening's start: no answer changes with it.
 const CALLBACK: &str = "/callback?SdkAppid=1400000000&CallbackCommand=Profile.CallbackPortraitSet&contenttype=json";
-const PORTRAIT: &str = r#"{"CallbackCommand":"Profile.CallbackPortraitSet","From_Account":"nobody","EventTime":1767268800501}"#;
+const PORTRAIT: &str =
+    r#"{"CallbackCommand":"Profile.CallbackPortraitSet","From_Account":"nobody","EventTime":1767268800501}"#;
 
 /// Posts one callback, as IM does.
 fn callback(ingest: &Process) -> (u16, String) {
