@@ -46,10 +46,8 @@ pub const GIFT_BILLED: &str = "Barrage.GiftBilled";
 pub const MEMBERSHIP_OPENED: &str = "Barrage.MembershipOpened";
 /// A version of the rules became valid.
 pub const RULES_APPLIED: &str = "Barrage.RulesApplied";
-/// Derived: an account's last device went.
-pub const ACCOUNT_GONE: &str = "Barrage.AccountGone";
-/// Derived: the account is connected again.
-pub const ACCOUNT_BACK: &str = "Barrage.AccountBack";
+/// Derived: when an account went and was back, as a room has to see it.
+pub const ACCOUNT_MOVES: &str = "Barrage.AccountMoves";
 
 /// Commands that this version types.
 const TYPED: [&str; 18] = [

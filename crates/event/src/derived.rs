@@ -4,23 +4,11 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::command;
 use crate::envelope::{PARSER_VERSION, Source, field};
-use crate::event::number;
+use crate::event::{AccountMove, number};
 use crate::wire::Writer;
 
-/// What a room is told of an account.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
-    /// Its last device went.
-    Gone {
-        /// How much earlier it may have happened, ms; 0 when the time is exact.
-        uncertain_ms: u64,
-    },
-    /// It is connected again within the grace.
-    Back,
-}
-
-/// A derived event on its way from an account's partition to a room's.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What a room is told of an account, on its way from that account's partition to the room's.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Derived {
     /// `SdkAppid`.
     pub app: u32,
@@ -28,11 +16,13 @@ pub struct Derived {
     pub group_id: String,
     /// The account.
     pub account: String,
-    /// What happened.
-    pub change: Change,
-    /// When it happened, ms.
+    /// The time from which on `moves` takes the place of everything told before, ms.
+    pub from_ms: i64,
+    /// When the account went and was back, in order of time.
+    pub moves: Vec<AccountMove>,
+    /// When the event happened that it follows from, ms.
     pub occurred_at_ms: i64,
-    /// Time of receipt of the record that it follows from, ms.
+    /// Time of receipt of that event, ms.
     pub received_at_ms: i64,
     /// Version of the rules in force there.
     pub rules_version: u32,
@@ -42,17 +32,13 @@ impl Derived {
     /// The record of the log. The same event from the same source gives the same bytes.
     #[must_use]
     pub fn encode(&self, source: Source) -> Vec<u8> {
-        let (command, number) = match self.change {
-            Change::Gone { .. } => (command::ACCOUNT_GONE, number::ACCOUNT_GONE),
-            Change::Back => (command::ACCOUNT_BACK, number::ACCOUNT_BACK),
-        };
         let mut from = Vec::with_capacity(48);
         source.encode(&mut Writer::new(&mut from));
         let mut record = Vec::with_capacity(128 + 2 * self.group_id.len() + self.account.len());
         let mut w = Writer::new(&mut record);
         w.bytes(field::ID, &xxh3_128(&from).to_be_bytes());
         w.uint64(field::SDK_APP_ID, u64::from(self.app));
-        w.string(field::COMMAND, command);
+        w.string(field::COMMAND, command::ACCOUNT_MOVES);
         w.int64(field::OCCURRED_AT, self.occurred_at_ms);
         w.int64(field::RECEIVED_AT, self.received_at_ms);
         w.uint64(field::RULES_VERSION, u64::from(self.rules_version));
@@ -60,11 +46,16 @@ impl Derived {
         w.bool(field::HAS_EVENT_TIME, true);
         w.string(field::ROUTE_KEY, &self.group_id);
         w.item(field::SOURCE, &from);
-        w.message(number, |w| {
+        w.message(number::ACCOUNT_MOVES, |w| {
             w.string(1, &self.group_id);
             w.string(2, &self.account);
-            if let Change::Gone { uncertain_ms } = self.change {
-                w.uint64(3, uncertain_ms);
+            w.int64(3, self.from_ms);
+            for one in &self.moves {
+                w.message(4, |w| {
+                    w.int64(1, one.at_ms);
+                    w.bool(2, one.back);
+                    w.uint64(3, one.uncertain_ms);
+                });
             }
         });
         record
@@ -75,33 +66,36 @@ impl Derived {
 mod tests {
     use super::*;
     use crate::envelope::EnvelopeView;
-    use crate::event::{AccountBack, AccountGone, Event};
+    use crate::event::Event;
 
     #[test]
     fn what_is_written_is_read_back() {
         let source = Source { log_uuid: 7 << 90, partition: 3, offset: 1 << 40, index: 2 };
-        let gone = Derived {
+        let derived = Derived {
             app: 1_400_000_001,
             group_id: "room".to_owned(),
             account: "user".to_owned(),
-            change: Change::Gone { uncertain_ms: 400_000 },
+            from_ms: 1_699_999_000_000,
+            moves: vec![
+                AccountMove { at_ms: 1_699_999_999_000, back: false, uncertain_ms: 400_000 },
+                AccountMove { at_ms: 1_700_000_000_000, back: true, uncertain_ms: 0 },
+            ],
             occurred_at_ms: 1_700_000_000_000,
             received_at_ms: 1_700_000_000_500,
             rules_version: 4,
         };
-        let back = Derived { change: Change::Back, ..gone.clone() };
-        let events = [
-            (&gone, Event::AccountGone(AccountGone { group_id: "room", account: "user", uncertain_ms: 400_000 })),
-            (&back, Event::AccountBack(AccountBack { group_id: "room", account: "user" })),
-        ];
-        for (derived, event) in events {
+        for derived in [derived.clone(), Derived { moves: Vec::new(), ..derived }] {
             let record = derived.encode(source);
             let view = EnvelopeView::decode(&record).expect("a record");
-            assert_eq!((view.event, view.source, view.app), (event, Some(source), derived.app));
+            let Event::AccountMoves(moves) = view.event else { panic!("{:?}", view.event) };
+            assert_eq!((moves.group_id, moves.account, moves.from_ms), ("room", "user", derived.from_ms));
+            assert_eq!(moves.moves.iter().collect::<Vec<_>>(), derived.moves);
+            assert_eq!((view.source, view.app), (Some(source), derived.app));
             assert_eq!((view.occurred_at_ms, view.received_at_ms), (1_700_000_000_000, 1_700_000_000_500));
             assert_eq!((view.route_key, view.rules_version, view.sequence, view.newer), ("room", 4, 0, false));
             assert_eq!(record, derived.encode(source), "the same bytes every time");
+            let other = derived.encode(Source { index: 3, ..source });
+            assert_ne!(record[..18], other[..18], "an id of its own");
         }
-        assert_ne!(gone.encode(source)[..18], gone.encode(Source { index: 3, ..source })[..18], "an id of its own");
     }
 }

@@ -1,7 +1,8 @@
 //! When two records are the same callback sent twice.
 //!
 //! Two records of one partition with the same [`Identity`] are duplicates. It is made from what the vendor keeps the
-//! same when it retries, never from what ingest adds (id, sequence, time of receipt, verdict, version of the rules).
+//! same when it retries, not from what ingest adds (id, sequence, verdict, version of the rules; the time of receipt only
+//! where the callback tells none of its own).
 
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
@@ -37,12 +38,12 @@ pub fn identity(envelope: &EnvelopeView<'_>) -> Option<Identity> {
     match &envelope.event {
         Event::BeforeSend(m) | Event::AfterSend(m) | Event::SendException(m) => message(envelope, m),
         Event::MembersJoined(e) | Event::MembersLeft(e) => {
-            let mut key = Key::timed(Basis::Membership, envelope)?;
+            let mut key = Key::timed(Basis::Membership, envelope);
             key.text(e.group_id).members(e.members);
             key.finish()
         }
         Event::MemberState(e) => {
-            let mut key = Key::timed(Basis::Membership, envelope)?;
+            let mut key = Key::timed(Basis::Membership, envelope);
             key.text(e.group_id).members(e.members);
             // Online and offline in the same millisecond are two events.
             key.number(u64::from(e.online)).number(e.cause as u64);
@@ -51,14 +52,14 @@ pub fn identity(envelope: &EnvelopeView<'_>) -> Option<Identity> {
         Event::GiftBilled(e) => business(envelope, e.idempotency_key),
         Event::MembershipOpened(e) => business(envelope, e.idempotency_key),
         Event::StateChange(e) => {
-            let mut key = Key::timed(Basis::StateChange, envelope)?;
+            let mut key = Key::timed(Basis::StateChange, envelope);
             key.text(e.account).number(e.action as u64).text(e.reason).text(envelope.platform);
             key.finish()
         }
         // Appending a version twice is told by the version, a derived event sent twice by its source.
-        Event::RulesApplied(_) | Event::AccountGone(_) | Event::AccountBack(_) => None,
+        Event::RulesApplied(_) | Event::AccountMoves(_) => None,
         _ => {
-            let mut key = Key::timed(Basis::Digest, envelope)?;
+            let mut key = Key::timed(Basis::Digest, envelope);
             let content = if envelope.body.is_empty() { envelope.event_bytes } else { envelope.body };
             key.bytes(content);
             key.finish()
@@ -128,12 +129,14 @@ impl Key {
         key
     }
 
-    /// With the callback's own time; `None` when it states none.
-    fn timed(basis: Basis, envelope: &EnvelopeView<'_>) -> Option<Self> {
-        let time = envelope.event_time_ms()?;
+    /// With the callback's own time, or else that of its receipt.
+    fn timed(basis: Basis, envelope: &EnvelopeView<'_>) -> Self {
         let mut key = Self::new(basis, envelope);
-        key.number(time.cast_unsigned());
-        Some(key)
+        match envelope.event_time_ms() {
+            Some(time) => key.number(time.cast_unsigned()),
+            None => key.text("received").number(envelope.received_at_ms.cast_unsigned()),
+        };
+        key
     }
 
     fn number(&mut self, number: u64) -> &mut Self {

@@ -35,7 +35,7 @@ use barrage_event::rules::DurationRules;
 use barrage_projection::{Projection, ReadContext, ReaderExt as _, Statistic, StoreError, json};
 use serde_json::{Map, Value as Json};
 
-pub use projection::AccountOnlineDuration;
+pub use projection::{AccountOnlineDuration, sign_of_life};
 
 /// How long an account was online, at one time asked for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -48,18 +48,41 @@ pub struct Online {
     pub upper_ms: u64,
     /// Whether a device is connected.
     pub now: bool,
-    /// When the account came online last, ms since the epoch; 0 when it never did.
-    pub since_ms: i64,
-    /// When its last device went, ms since the epoch; 0 when none ever did. While one is connected, a `left_ms` before
-    /// `since_ms` is the end of the time online before; a later one was taken back.
-    pub left_ms: i64,
-    /// How much before `left_ms` that may have happened, ms.
-    pub left_uncertain_ms: u64,
+}
+
+/// A time in which an account had no device connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gap {
+    /// When its last device went, ms since the epoch.
+    pub gone_ms: i64,
+    /// How much before that it may have happened, ms.
+    pub uncertain_ms: u64,
     /// Whether that device went by a logout.
     pub logged_out: bool,
-    /// The last login on top of the one session that is open, ms since the epoch: a connection that was replaced, so its
-    /// client reconnected or began anew. 0 when there was none, or when several devices are connected.
-    pub again_ms: i64,
+    /// When the next one connected, ms since the epoch. At `gone_ms` when a connection was replaced by a login of the same
+    /// platform: its client reconnected, or began anew.
+    pub back_ms: Option<i64>,
+}
+
+impl Gap {
+    pub(crate) fn is_replacement(&self, at_ms: i64) -> bool {
+        self.gone_ms == at_ms && self.back_ms == Some(at_ms)
+    }
+}
+
+/// The times without a connection of an account.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Gaps {
+    /// What happened before is folded: of that the list has the last gap at most, and nothing that comes late changes it.
+    pub from_ms: i64,
+    /// In order of time.
+    pub list: Vec<Gap>,
+}
+
+/// When the account had no device connected. A session that has fallen silent ends when something shows that.
+#[must_use]
+pub fn gaps(account: &proto::Account, rules: &DurationRules) -> Gaps {
+    machine::gaps(account, rules)
 }
 
 /// How long the account was online up to `at_ms`.
@@ -89,7 +112,7 @@ impl Statistic for OnlineDuration {
 
     fn user(&self, cx: &ReadContext<'_>, account: &str, out: &mut Map<String, Json>) -> Result<bool, StoreError> {
         let Some(row) = cx.reader.get::<tables::Accounts>(&(cx.app, account))? else { return Ok(false) };
-        let Online { ms, lower_ms, upper_ms, now, .. } = online(&row, cx.at_ms, &cx.rules.duration);
+        let Online { ms, lower_ms, upper_ms, now } = online(&row, cx.at_ms, &cx.rules.duration);
         let answer = proto::Online { ms, lower_ms, upper_ms, now, too_late: row.too_late };
         out.insert("online".to_owned(), json(&answer));
         Ok(true)

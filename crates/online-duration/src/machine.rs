@@ -10,9 +10,9 @@
 
 use barrage_event::rules::DurationRules;
 
-use crate::Online;
 use crate::proto::device::Stage;
 use crate::proto::{Account, Device, Happening, Kind, Run, State};
+use crate::{Gap, Gaps, Online};
 
 /// Platforms of one account that are kept apart.
 pub(crate) const PLATFORMS_MAX: usize = 16;
@@ -44,6 +44,29 @@ pub(crate) fn read(account: &Account, at_ms: i64, rules: &DurationRules) -> Onli
     }
     machine.advance(at_ms);
     machine.answer()
+}
+
+/// The times without a connection, as far as they are not folded.
+pub(crate) fn gaps(account: &Account, rules: &DurationRules) -> Gaps {
+    let mut state = account.folded.clone().unwrap_or_default();
+    let folded_to_ms = state.at_ms;
+    // What comes too late to be put in its place counts from the end of what is folded, in the same ms.
+    let shifted = account.recent.first().is_some_and(|first| first.at_ms == folded_to_ms);
+    let mut gaps = Gaps { from_ms: folded_to_ms.saturating_add(i64::from(!shifted)), list: Vec::new() };
+    if state.left_ms != 0 && state.left_ms <= state.since_ms {
+        // What it is uncertain by matters no more.
+        let back_ms = Some(state.since_ms);
+        gaps.list.push(Gap { gone_ms: state.left_ms, uncertain_ms: 0, logged_out: state.logged_out, back_ms });
+    }
+    let mut machine = Machine { state: &mut state, platforms: &account.platforms, rules };
+    machine.note(&mut gaps, folded_to_ms);
+    for happening in &account.recent {
+        machine.advance(happening.at_ms);
+        machine.note(&mut gaps, happening.at_ms);
+        machine.apply(happening);
+        machine.note(&mut gaps, happening.at_ms);
+    }
+    gaps
 }
 
 /// Applies things that happened, in order.
@@ -107,6 +130,41 @@ impl Machine<'_> {
                 self.state.logged_out = false;
             }
         }
+    }
+
+    /// Brings the list of gaps up to now, which is the time of something that happened.
+    fn note(&self, gaps: &mut Gaps, now_ms: i64) {
+        let State { since_ms, left_ms, sure_to_ms, logged_out, .. } = *self.state;
+        let open = gaps.list.last_mut().filter(|gap| gap.back_ms.is_none());
+        if !self.is_on() {
+            if left_ms == 0 || open.as_ref().is_some_and(|gap| gap.gone_ms == left_ms) {
+                return;
+            }
+            let gap = Gap { gone_ms: left_ms, uncertain_ms: length(sure_to_ms, left_ms), logged_out, back_ms: None };
+            match open {
+                // What seemed to be its end was none.
+                Some(last) => *last = gap,
+                None => gaps.list.push(gap),
+            }
+            return;
+        }
+        match open {
+            Some(last) if since_ms >= last.gone_ms => last.back_ms = Some(since_ms),
+            Some(_) => {
+                gaps.list.pop();
+            }
+            None => {}
+        }
+        if self.again_ms() == now_ms && now_ms != 0 && gaps.list.last().is_none_or(|last| !last.is_replacement(now_ms))
+        {
+            gaps.list.push(Gap { gone_ms: now_ms, uncertain_ms: 0, logged_out: false, back_ms: Some(now_ms) });
+        }
+    }
+
+    /// The last login on top of the one session that is open; 0 when there was none, or when several are open.
+    fn again_ms(&self) -> i64 {
+        let mut open = self.state.devices.iter().filter(|device| device.stage() == Stage::Open);
+        open.next().filter(|_| open.next().is_none()).map_or(0, |device| device.again_ms)
     }
 
     fn paint(&mut self, to_ms: i64) {
@@ -357,11 +415,7 @@ impl Machine<'_> {
 
     /// What is true now. Ends every session, so nothing can be applied after it.
     fn answer(mut self) -> Online {
-        let (now, since_ms, left_ms) = (self.is_on(), self.state.since_ms, self.state.left_ms);
-        let left_uncertain_ms = length(self.state.sure_to_ms, left_ms);
-        let logged_out = self.state.logged_out;
-        let mut open = self.state.devices.iter().filter(|device| device.stage() == Stage::Open);
-        let again_ms = open.next().filter(|_| open.next().is_none()).map_or(0, |device| device.again_ms);
+        let now = self.is_on();
         let at_ms = self.state.at_ms;
         for index in 0..self.state.devices.len() {
             let device = self.state.devices[index];
@@ -376,6 +430,6 @@ impl Machine<'_> {
         let ms = self.state.online_ms;
         let lower_ms = ms.saturating_sub(self.state.doubtful_ms);
         let upper_ms = ms.saturating_add(self.state.extra_ms);
-        Online { ms, lower_ms, upper_ms, now, since_ms, left_ms, left_uncertain_ms, logged_out, again_ms }
+        Online { ms, lower_ms, upper_ms, now }
     }
 }

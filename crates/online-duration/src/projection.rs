@@ -2,12 +2,17 @@
 
 use barrage_event::event::{Action, StateChange};
 use barrage_event::{EnvelopeView, Event, Message, Topic};
-use barrage_projection::{ApplyError, Context, Projection, TableDef};
+use barrage_projection::{ApplyError, Context, Projection, StoreError, TableDef};
+use xxhash_rust::xxh3::xxh3_128_with_seed;
 
-use crate::machine::ANY;
-use crate::proto::{Happening, Kind};
+use crate::proto::{EarlySign, Happening, Kind};
 use crate::recent;
-use crate::tables::Accounts;
+use crate::tables::{Accounts, EarlySigns};
+
+/// Signs of life that are kept of one account without a row.
+const EARLY_MAX: usize = 8;
+
+const MINUTE_MS: i64 = 60_000;
 
 /// Connections of accounts, on `barrage.user`.
 #[derive(Debug, Clone, Copy, Default)]
@@ -23,26 +28,39 @@ impl Projection for AccountOnlineDuration {
     }
 
     fn tables(&self) -> Vec<TableDef> {
-        vec![TableDef::of::<Accounts>()]
+        vec![TableDef::of::<Accounts>(), TableDef::buckets::<EarlySigns>()]
     }
 
     fn apply(&self, cx: &mut Context<'_>, record: &EnvelopeView<'_>) -> Result<(), ApplyError> {
-        match &record.event {
-            Event::StateChange(change) => state_change(cx, record, change),
-            // What the app's own server sends in somebody's name says nothing of their connection.
-            Event::AfterSend(message) if record.platform != "restapi" => {
-                sign_of_life(cx, record, message.from_account, sent_ms(record, message))
-            }
-            Event::BeforeSend(message) if record.platform != "restapi" => {
-                sign_of_life(cx, record, message.from_account, record.occurred_at_ms)
-            }
-            // The copy for an account lists that account alone. A member state is no sign of life: it may be that of the
-            // connection whose login is told in the same moment.
-            Event::MembersJoined(e) | Event::MembersLeft(e) if !e.by_other && record.platform != "restapi" => {
-                sign_of_life(cx, record, e.members.iter().next().unwrap_or(""), record.occurred_at_ms)
-            }
-            _ => Ok(()),
+        if let Event::StateChange(change) = &record.event
+            && let Some(kind) = kind(change)
+        {
+            return state_change(cx, record, change, kind);
         }
+        match sign_of_life(record) {
+            Some((account, at_ms)) => sign(cx, record, account, at_ms),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Whose sign of life a record is, and of when, ms since the epoch.
+#[must_use]
+pub fn sign_of_life<'a>(record: &EnvelopeView<'a>) -> Option<(&'a str, i64)> {
+    // What the app's own server does in somebody's name says nothing of their connection.
+    let own = record.platform != "restapi";
+    match &record.event {
+        Event::StateChange(change) => {
+            (change.action == Action::CustomStatus).then_some((change.account, record.occurred_at_ms))
+        }
+        Event::AfterSend(message) if own => Some((message.from_account, sent_ms(record, message))),
+        Event::BeforeSend(message) if own => Some((message.from_account, record.occurred_at_ms)),
+        // The copy for an account lists that account alone. A member state is no sign of life: it may be that of the
+        // connection whose login is told in the same moment.
+        Event::MembersJoined(e) | Event::MembersLeft(e) if own && !e.by_other => {
+            Some((e.members.iter().next().unwrap_or(""), record.occurred_at_ms))
+        }
+        _ => None,
     }
 }
 
@@ -57,37 +75,96 @@ fn lateness_ms(cx: &Context<'_>) -> i64 {
     i64::try_from(cx.rules.windows.lateness_ms).unwrap_or(i64::MAX)
 }
 
-fn state_change(cx: &mut Context<'_>, record: &EnvelopeView<'_>, change: &StateChange<'_>) -> Result<(), ApplyError> {
-    let kind = match change.action {
-        Action::Login => Kind::Login,
-        Action::Logout => Kind::Logout,
-        Action::Disconnect if change.reason == "TimeOut" => Kind::TimedOut,
-        Action::Disconnect => Kind::Closed,
-        Action::CustomStatus => return sign_of_life(cx, record, change.account, record.occurred_at_ms),
-        Action::Unspecified => return Ok(()),
-    };
+fn kind(change: &StateChange<'_>) -> Option<Kind> {
+    match change.action {
+        Action::Login => Some(Kind::Login),
+        Action::Logout => Some(Kind::Logout),
+        Action::Disconnect if change.reason == "TimeOut" => Some(Kind::TimedOut),
+        Action::Disconnect => Some(Kind::Closed),
+        Action::CustomStatus | Action::Unspecified => None,
+    }
+}
+
+fn state_change(
+    cx: &mut Context<'_>,
+    record: &EnvelopeView<'_>,
+    change: &StateChange<'_>,
+    kind: Kind,
+) -> Result<(), ApplyError> {
+    let key = (record.app, change.account);
     let horizon_ms = cx.stream_time_ms.saturating_sub(lateness_ms(cx));
     let rules = &cx.rules.duration;
-    let account = cx.table::<Accounts>()?.entry(&(record.app, change.account))?;
+    let early = match cx.table::<Accounts>()?.get(&key)? {
+        Some(_) => Vec::new(),
+        None => cx.buckets::<EarlySigns>()?.remove(early_hash(key)).unwrap_or_default().signs,
+    };
+    let account = cx.table::<Accounts>()?.entry(&key)?;
     let platform = recent::platform(account, record.platform);
     let mut kicked: Vec<u32> = change.kicked_platforms.iter().map(|name| recent::platform(account, name)).collect();
     kicked.sort_unstable();
     kicked.dedup();
     let happening = Happening { at_ms: record.occurred_at_ms, kind: kind.into(), platform, kicked };
     recent::insert(account, happening, rules);
+    for sign in early {
+        recent::insert_sign(account, &sign.platform, sign.at_ms, rules);
+    }
     recent::fold(account, horizon_ms, rules);
     Ok(())
 }
 
-fn sign_of_life(cx: &mut Context<'_>, record: &EnvelopeView<'_>, name: &str, at_ms: i64) -> Result<(), ApplyError> {
+fn sign(cx: &mut Context<'_>, record: &EnvelopeView<'_>, name: &str, at_ms: i64) -> Result<(), ApplyError> {
+    let key = (record.app, name);
     let horizon_ms = cx.stream_time_ms.saturating_sub(lateness_ms(cx));
     let rules = &cx.rules.duration;
-    let mut accounts = cx.table::<Accounts>()?;
     // An app that has no state changes called back has no rows here, however much its people write.
-    let Some(account) = accounts.get_mut(&(record.app, name))? else { return Ok(()) };
-    let platform = if record.platform.is_empty() { ANY } else { recent::platform(account, record.platform) };
-    let happening = Happening { at_ms, kind: Kind::Sign.into(), platform, kicked: Vec::new() };
-    recent::insert(account, happening, rules);
+    let mut accounts = cx.table::<Accounts>()?;
+    let Some(account) = accounts.get_mut(&key)? else {
+        return Ok(keep_early(cx, key, horizon_ms, record.platform, at_ms)?);
+    };
+    recent::insert_sign(account, record.platform, at_ms, rules);
     recent::fold(account, horizon_ms, rules);
     Ok(())
+}
+
+/// An account's app and name.
+type AccountKey<'a> = (u32, &'a str);
+
+fn early_hash(key: AccountKey<'_>) -> u128 {
+    xxh3_128_with_seed(key.1.as_bytes(), key.0.into())
+}
+
+/// Keeps a sign of life for a login that is still to be told.
+fn keep_early(
+    cx: &mut Context<'_>,
+    key: AccountKey<'_>,
+    horizon_ms: i64,
+    platform: &str,
+    at_ms: i64,
+) -> Result<(), StoreError> {
+    if key.1.is_empty() || at_ms < horizon_ms {
+        return Ok(());
+    }
+    let now = minute_of(cx.stream_time_ms);
+    let hash = early_hash(key);
+    let mut rows = cx.buckets::<EarlySigns>()?;
+    rows.expire_below(minute_of(horizon_ms));
+    if let Some(row) = rows.get_mut(hash) {
+        let same = |sign: &&mut EarlySign| sign.platform == platform && minute_of(sign.at_ms) == minute_of(at_ms);
+        if let Some(sign) = row.signs.iter_mut().find(same) {
+            sign.at_ms = sign.at_ms.max(at_ms);
+            return Ok(());
+        }
+    }
+    let mut row = rows.remove(hash).unwrap_or_default();
+    if row.signs.len() >= EARLY_MAX {
+        let oldest = (0..row.signs.len()).min_by_key(|&at| row.signs[at].at_ms);
+        row.signs.remove(oldest.unwrap_or(0));
+    }
+    row.signs.push(EarlySign { at_ms, platform: platform.to_owned() });
+    rows.insert(now, hash, row);
+    Ok(())
+}
+
+fn minute_of(time_ms: i64) -> u32 {
+    u32::try_from(time_ms.max(0) / MINUTE_MS).unwrap_or(u32::MAX)
 }

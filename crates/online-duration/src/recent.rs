@@ -23,6 +23,12 @@ pub(crate) fn platform(account: &mut Account, name: &str) -> u32 {
     u32::try_from(at).unwrap_or(0)
 }
 
+/// Puts a sign of life in its place; an empty platform is one that is not told.
+pub(crate) fn insert_sign(account: &mut Account, platform_name: &str, at_ms: i64, rules: &DurationRules) {
+    let platform = if platform_name.is_empty() { ANY } else { platform(account, platform_name) };
+    insert(account, Happening { at_ms, kind: Kind::Sign.into(), platform, kicked: Vec::new() }, rules);
+}
+
 /// Puts it in its place.
 pub(crate) fn insert(account: &mut Account, mut happening: Happening, rules: &DurationRules) {
     let folded_to_ms = account.folded.as_ref().map_or(0, |state| state.at_ms);

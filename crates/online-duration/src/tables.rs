@@ -1,6 +1,6 @@
 //! The tables. Ids 24 to 31 are this statistic's.
 
-use barrage_projection::table;
+use barrage_projection::{BucketTable, table};
 
 use crate::proto;
 
@@ -8,3 +8,14 @@ table!(
     /// Accounts: app, account.
     Accounts, 24, "online_duration.accounts", (u32, &'a str), proto::Account
 );
+
+/// Signs of life of accounts that have no row, by minute of their arrival: the login before them may be told late.
+#[derive(Debug)]
+pub struct EarlySigns;
+impl BucketTable for EarlySigns {
+    const ID: u8 = 25;
+    const NAME: &'static str = "online_duration.early";
+    // About 4 MB of memory. One that is forgotten early widens a bound, and only when the login is told late.
+    const ROWS_MAX: usize = 20_000;
+    type Value = proto::EarlySigns;
+}

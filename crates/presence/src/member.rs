@@ -91,6 +91,7 @@ impl Stay {
                     let before_ms = moment.uncertain_ms.min(length(self.ended_ms, at_ms));
                     self.extra_ms = self.extra_ms.saturating_add(before_ms);
                 }
+                self.joined_ms = at_ms;
                 self.open(at_ms, changes);
             }
             MomentKind::Joined | MomentKind::Online | MomentKind::Sign => self.alive(at_ms),
@@ -122,6 +123,13 @@ impl Stay {
         }
         let lower_ms = stay.watch_ms.saturating_sub(stay.doubtful_ms);
         (stay.watch_ms, lower_ms, stay.watch_ms.saturating_add(stay.extra_ms))
+    }
+}
+
+impl Moment {
+    /// Whether it is what the room was told of an account's connection.
+    pub(crate) fn is_move(&self) -> bool {
+        matches!(self.kind(), MomentKind::Gone | MomentKind::Back)
     }
 }
 
@@ -161,6 +169,12 @@ impl Member {
         }
         self.recent.insert(at, moment);
         Inserted::New
+    }
+
+    /// Puts these goings and returns of the account in the place of those from a time on. Whether none of them is too late.
+    pub(crate) fn replace_moves(&mut self, from_ms: i64, moves: &[Moment]) -> bool {
+        self.recent.retain(|moment| moment.at_ms < from_ms || !moment.is_move());
+        moves.iter().filter(|moment| self.insert(**moment) == Inserted::TooLate).count() == 0
     }
 
     /// Folds what is older than the horizon, which is beyond being changed by something that comes late, and what is too

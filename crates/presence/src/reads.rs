@@ -35,7 +35,7 @@ pub(crate) fn room(cx: &ReadContext<'_>, room: &str, out: &mut Map<String, Json>
 
 pub(crate) fn user(cx: &ReadContext<'_>, account: &str, out: &mut Map<String, Json>) -> Result<bool, StoreError> {
     let Some(row) = cx.reader.get::<Accounts>(&(cx.app, account))? else { return Ok(false) };
-    let open = row.rooms.iter().filter(|room| room.is_open() && !room.told_gone);
+    let open = row.rooms.iter().filter(|room| room.is_open(cx.at_ms));
     let mut rooms: Vec<&str> = open.map(|room| room.group_id.as_str()).collect();
     rooms.sort_unstable();
     out.insert("rooms".to_owned(), Json::from(rooms));
@@ -60,7 +60,7 @@ fn viewer(cx: &ReadContext<'_>, room: &Room, account: &str, mut member: Member) 
     Viewer {
         account: account.to_owned(),
         online: stay.on && stay.silent_from(idle_ms).is_none_or(|silent_ms| silent_ms > cx.at_ms),
-        joined_at: member.joined_ms,
+        joined_at: stay.joined_ms,
         watch: Some(Watch { ms, lower_ms, upper_ms }),
     }
 }

@@ -49,30 +49,32 @@ impl Projection for RoomPresence {
 
     fn apply(&self, cx: &mut Context<'_>, record: &EnvelopeView<'_>) -> Result<(), ApplyError> {
         let delay_ms = cx.rules.presence.member_state_delay_ms;
-        let moment =
-            |kind: MomentKind, uncertain_ms| Moment { at_ms: record.occurred_at_ms, kind: kind.into(), uncertain_ms };
+        let moment = |kind: MomentKind, uncertain_ms| {
+            Said::Moment(Moment { at_ms: record.occurred_at_ms, kind: kind.into(), uncertain_ms })
+        };
         match &record.event {
-            Event::MembersJoined(e) => told(cx, record, e.group_id, e.members.iter(), moment(MomentKind::Joined, 0)),
-            Event::MembersLeft(e) => told(cx, record, e.group_id, e.members.iter(), moment(MomentKind::Left, 0)),
+            Event::MembersJoined(e) => told(cx, record, e.group_id, e.members.iter(), &moment(MomentKind::Joined, 0)),
+            Event::MembersLeft(e) => told(cx, record, e.group_id, e.members.iter(), &moment(MomentKind::Left, 0)),
             Event::MemberState(e) => {
                 // What a user did is told at once, what the platform found out is told late.
                 let at_once = matches!(e.cause, Cause::Join | Cause::Quit);
                 let kind = if e.online { MomentKind::Online } else { MomentKind::Offline };
-                told(cx, record, e.group_id, e.members.iter(), moment(kind, if at_once { 0 } else { delay_ms }))
+                told(cx, record, e.group_id, e.members.iter(), &moment(kind, if at_once { 0 } else { delay_ms }))
             }
-            Event::AccountGone(e) => {
-                let gone = moment(MomentKind::Gone, e.uncertain_ms);
-                told(cx, record, e.group_id, std::iter::once(e.account), gone)
-            }
-            Event::AccountBack(e) => {
-                told(cx, record, e.group_id, std::iter::once(e.account), moment(MomentKind::Back, 0))
+            Event::AccountMoves(e) => {
+                let moves = e.moves.iter().map(|one| {
+                    let kind = if one.back { MomentKind::Back } else { MomentKind::Gone };
+                    Moment { at_ms: one.at_ms, kind: kind.into(), uncertain_ms: one.uncertain_ms }
+                });
+                let moves = Said::Moves { from_ms: e.from_ms, list: moves.collect() };
+                told(cx, record, e.group_id, std::iter::once(e.account), &moves)
             }
             Event::GroupDestroyed(e) => ended(cx, record, e.group_id),
             // Signs of life are of use to the idle time-out alone.
             Event::AfterSend(m) | Event::BeforeSend(m)
                 if cx.rules.presence.idle_timeout_ms > 0 && record.platform != "restapi" =>
             {
-                told(cx, record, m.group_id, std::iter::once(m.from_account), moment(MomentKind::Sign, 0))
+                told(cx, record, m.group_id, std::iter::once(m.from_account), &moment(MomentKind::Sign, 0))
             }
             _ => Ok(()),
         }
@@ -88,22 +90,45 @@ pub(crate) fn idle_ms(rules: &barrage_event::rules::RuleSet) -> Option<i64> {
     Some(span(rules.presence.idle_timeout_ms)).filter(|&ms| ms > 0)
 }
 
+/// What is told of an account in a room.
+#[derive(Debug)]
+enum Said {
+    Moment(Moment),
+    /// All its goings and returns from a time on.
+    Moves {
+        from_ms: i64,
+        list: Vec<Moment>,
+    },
+}
+
+impl Said {
+    fn comes(&self) -> bool {
+        matches!(self, Self::Moment(moment) if matches!(moment.kind(), MomentKind::Joined | MomentKind::Online))
+    }
+
+    fn moments(&self) -> &[Moment] {
+        match self {
+            Self::Moment(moment) => std::slice::from_ref(moment),
+            Self::Moves { list, .. } => list,
+        }
+    }
+}
+
 /// Something was told of accounts in a room.
 fn told<'e>(
     cx: &mut Context<'_>,
     record: &EnvelopeView<'_>,
     group_id: &str,
     accounts: impl Iterator<Item = &'e str>,
-    moment: Moment,
+    said: &Said,
 ) -> Result<(), ApplyError> {
     let key = (record.app, group_id);
     let horizon_ms = cx.stream_time_ms.saturating_sub(span(cx.rules.windows.lateness_ms));
     let floor = u32::try_from(horizon_ms.max(0) / MINUTE_MS).unwrap_or(u32::MAX);
     cx.buckets::<EarlyMoments>()?.expire_below(floor);
-    let comes = matches!(moment.kind(), MomentKind::Joined | MomentKind::Online);
-    if !comes && cx.table::<Rooms>()?.get(&key)?.is_none() {
+    if !said.comes() && cx.table::<Rooms>()?.get(&key)?.is_none() {
         for account in accounts {
-            keep_early(cx, key, account, moment)?;
+            keep_early(cx, key, account, said)?;
         }
         return Ok(());
     }
@@ -111,7 +136,7 @@ fn told<'e>(
     let mut room = std::mem::take(cx.table::<Rooms>()?.entry(&key)?);
     let mut result = crowd::fold(cx, &mut room, key, horizon_ms);
     for account in accounts.filter(|account| !account.is_empty()) {
-        result = result.and_then(|()| member_told(cx, &mut room, key, account, moment));
+        result = result.and_then(|()| member_told(cx, &mut room, key, account, said));
     }
     notify(cx, record, &mut room, group_id);
     *cx.table::<Rooms>()?.entry(&key)? = room;
@@ -128,28 +153,35 @@ fn early_hash(key: RoomKey<'_>, account: &str) -> u128 {
     xxh3_128(&bytes)
 }
 
-fn keep_early(cx: &mut Context<'_>, key: RoomKey<'_>, account: &str, moment: Moment) -> Result<(), StoreError> {
+fn keep_early(cx: &mut Context<'_>, key: RoomKey<'_>, account: &str, said: &Said) -> Result<(), StoreError> {
     if account.is_empty() {
         return Ok(());
     }
     let minute = u32::try_from(cx.stream_time_ms.max(0) / MINUTE_MS).unwrap_or(u32::MAX);
     let hash = early_hash(key, account);
     let mut rows = cx.buckets::<EarlyMoments>()?;
-    let mut row = rows.remove(hash).unwrap_or_default();
-    // Of signs of life the last of a minute is enough.
-    let replaced = |m: &Moment| {
-        let minute = |m: &Moment| (m.kind, m.at_ms.div_euclid(MINUTE_MS));
-        moment.kind() == MomentKind::Sign && minute(m) == minute(&moment)
-    };
-    if let Some(known) = row.moments.iter_mut().find(|known| replaced(known)) {
-        known.at_ms = known.at_ms.max(moment.at_ms);
-        rows.insert(minute, hash, row);
+    let known = rows.remove(hash);
+    if known.is_none() && said.moments().is_empty() {
         return Ok(());
     }
-    if row.moments.len() >= EARLY_MAX {
-        row.moments.remove(0);
+    let mut row = known.unwrap_or_default();
+    match said {
+        Said::Moves { from_ms, list } => {
+            row.moments.retain(|moment| moment.at_ms < *from_ms || !moment.is_move());
+            row.moments.extend_from_slice(list);
+        }
+        Said::Moment(moment) => {
+            // Of signs of life the last of a minute is enough.
+            let minute = |m: &Moment| (m.kind, m.at_ms.div_euclid(MINUTE_MS));
+            let same = |m: &&mut Moment| moment.kind() == MomentKind::Sign && minute(m) == minute(moment);
+            match row.moments.iter_mut().find(same) {
+                Some(known) => known.at_ms = known.at_ms.max(moment.at_ms),
+                None => row.moments.push(*moment),
+            }
+        }
     }
-    row.moments.push(moment);
+    let too_many = row.moments.len().saturating_sub(EARLY_MAX);
+    row.moments.drain(..too_many);
     rows.insert(minute, hash, row);
     Ok(())
 }
@@ -159,29 +191,41 @@ fn member_told(
     room: &mut Room,
     key: RoomKey<'_>,
     account: &str,
-    moment: Moment,
+    said: &Said,
 ) -> Result<(), StoreError> {
     let member_key = (key.0, key.1, account);
     let idle_ms = idle_ms(cx.rules);
-    let comes = matches!(moment.kind(), MomentKind::Joined | MomentKind::Online);
+    let comes = said.comes();
     let known = cx.table::<Members>()?.get(&member_key)?.is_some();
     if !known && !comes {
-        return keep_early(cx, key, account, moment);
+        return keep_early(cx, key, account, said);
     }
     let mut member = std::mem::take(cx.table::<Members>()?.entry(&member_key)?);
     catch_up(room, &mut member, known);
     member.fold(room.folded_to_ms, idle_ms);
     let (mut before, mut after) = (Changes::none(), Changes::none());
-    member.walk(i64::MAX, idle_ms, &mut before);
+    let stood = member.walk(i64::MAX, idle_ms, &mut before);
     let placed_ms = member.placed_end_ms;
-    let inserted = member.insert(moment);
-    if inserted != Inserted::New {
-        room.too_late = room.too_late.saturating_add(u64::from(inserted == Inserted::TooLate));
-        *cx.table::<Members>()?.entry(&member_key)? = member;
-        return Ok(());
+    let mut in_time = true;
+    match said {
+        Said::Moment(moment) => {
+            let inserted = member.insert(*moment);
+            if inserted != Inserted::New {
+                room.too_late = room.too_late.saturating_add(u64::from(inserted == Inserted::TooLate));
+                *cx.table::<Members>()?.entry(&member_key)? = member;
+                return Ok(());
+            }
+        }
+        Said::Moves { from_ms, list } => {
+            in_time = member.replace_moves(*from_ms, list);
+        }
     }
-    room.last_ms = room.last_ms.max(moment.at_ms);
-    if comes {
+    for moment in said.moments() {
+        room.last_ms = room.last_ms.max(moment.at_ms);
+    }
+    if let Said::Moment(moment) = said
+        && comes
+    {
         for ended in room.ended.iter().filter(|ended| ended.at_ms >= moment.at_ms) {
             member.insert(Moment { at_ms: ended.at_ms, kind: MomentKind::Ended.into(), uncertain_ms: 0 });
         }
@@ -195,7 +239,7 @@ fn member_told(
         }
     }
     let stay = member.walk(i64::MAX, idle_ms, &mut after);
-    let mut in_time = differ(cx, room, key, before.list(), after.list())?;
+    in_time &= differ(cx, room, key, before.list(), after.list())?;
     let end_ms = stay.silent_from(idle_ms).unwrap_or(0);
     if end_ms != placed_ms {
         if placed_ms != 0 {
@@ -207,11 +251,8 @@ fn member_told(
         member.placed_end_ms = end_ms;
     }
     room.too_late = room.too_late.saturating_add(u64::from(!in_time));
-    let came = (moment.at_ms, 1);
-    let new = !before.list().contains(&came) && after.list().contains(&came);
-    if comes && moment.at_ms > member.joined_ms && (new || !known) {
-        member.joined_ms = moment.at_ms;
-        remember(cx, room, key, account, moment.at_ms)?;
+    if stay.joined_ms > stood.joined_ms {
+        remember(cx, room, key, account, stay.joined_ms)?;
     }
     *cx.table::<Members>()?.entry(&member_key)? = member;
     Ok(())

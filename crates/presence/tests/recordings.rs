@@ -10,7 +10,7 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::PathBuf;
 
 use barrage_event::rules::RuleSet;
-use common::world::World;
+
 use flate2::read::GzDecoder;
 use serde_json::Value as Json;
 use serde_json::value::RawValue;
@@ -47,7 +47,7 @@ fn plays_without_a_difference(name: &str) {
     GzDecoder::new(expected).read_to_string(&mut text).expect("reads");
     let expected: Json = serde_json::from_str(&text).expect("JSON");
     let lines = File::open(folder.join(format!("{name}.jsonl.gz"))).expect("the recording");
-    let mut world = World::new(&RuleSet::default());
+    let mut world = common::world(&RuleSet::default());
     let started = std::time::Instant::now();
     for line in BufReader::new(GzDecoder::new(lines)).lines() {
         let line = line.expect("reads");

@@ -8,7 +8,7 @@ mod common;
 use barrage_event::rules::RuleSet;
 use barrage_presence::RoomPresence;
 use barrage_projection::memory::{Harness, hash_of};
-use common::{ROOM, START_MS, apply, back, destroyed, envelope, gone, joined, left, member_state, message};
+use common::{ROOM, START_MS, apply, destroyed, envelope, joined, left, member_state, message, moves};
 use common::{room_online, viewers};
 use proptest::prelude::*;
 
@@ -66,7 +66,8 @@ fn rules(idle: bool) -> RuleSet {
     rules
 }
 
-fn record(event: &Event, late_ms: i64) -> Vec<u8> {
+/// `known`: what has arrived so far, this event among it: an account's moves are told as the list of them.
+fn record(event: &Event, known: &[&Event], late_ms: i64) -> Vec<u8> {
     let account = ACCOUNTS[event.account];
     let what = match event.kind {
         Kind::Joined => joined(ROOM, account),
@@ -75,8 +76,16 @@ fn record(event: &Event, late_ms: i64) -> Vec<u8> {
         Kind::Recovered => member_state(ROOM, account, true, 4),
         Kind::Quit => member_state(ROOM, account, false, 2),
         Kind::Interrupted => member_state(ROOM, account, false, 3),
-        Kind::Gone(uncertain) => gone(ROOM, account, uncertain as u64),
-        Kind::Back => back(ROOM, account),
+        Kind::Gone(_) | Kind::Back => {
+            let mut own: Vec<&&Event> = known.iter().filter(|e| e.account == event.account).collect();
+            own.sort_by_key(|e| (e.at, e.kind.rank()));
+            let told = own.into_iter().filter_map(|e| match e.kind {
+                Kind::Gone(uncertain) => Some((e.at as i64, Some(uncertain as u64))),
+                Kind::Back => Some((e.at as i64, None)),
+                _ => None,
+            });
+            moves(ROOM, account, 0, &told.collect::<Vec<_>>())
+        }
         Kind::Destroyed => destroyed(ROOM),
         Kind::Message => message(ROOM, account),
     };
@@ -173,7 +182,8 @@ fn run(events: &[Event], arrival: &[usize], idle: bool, late_ms: &[i64], cuts: &
     let mut harness = Harness::new(RoomPresence, rules(idle)).expect("own ids");
     for (n, &index) in arrival.iter().enumerate() {
         let late_ms = late_ms.get(index).copied().unwrap_or(0);
-        apply(&mut harness, &record(&events[index], late_ms));
+        let known: Vec<&Event> = arrival[..=n].iter().map(|&index| &events[index]).collect();
+        apply(&mut harness, &record(&events[index], &known, late_ms));
         for (_, restart) in cuts.iter().filter(|(at, _)| *at == n) {
             harness.commit(if *restart { 0 } else { 1_000 });
             if *restart {

@@ -20,6 +20,8 @@ pub mod reads;
 pub mod statistic;
 pub mod table;
 pub mod top;
+#[cfg(any(test, feature = "test-util"))]
+pub mod world;
 
 pub use bucket::{BucketOverlay, BucketRef, BucketTable};
 pub use effects::{Effects, Intent};

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use barrage_event::derived::Change;
+use barrage_event::event::AccountMove;
 use barrage_event::{Derived, EnvelopeView, Event, Offset, Partition, Topic, proto as wire};
 use barrage_log::{EmbeddedLog, EventLog};
 use barrage_projection::{ApplyError, Context, Intent, Projection, ReaderExt as _, Statistic, Table, TableDef};
@@ -46,12 +46,13 @@ impl Projection for Teller {
     fn apply(&self, cx: &mut Context<'_>, record: &EnvelopeView<'_>) -> Result<(), ApplyError> {
         let Event::AfterSend(message) = &record.event else { return Ok(()) };
         // Two at a time, so that the number among what one record causes matters.
-        for change in [Change::Gone { uncertain_ms: 7 }, Change::Back] {
+        for back in [false, true] {
             cx.derive(Derived {
                 app: record.app,
                 group_id: message.group_id.to_owned(),
                 account: message.from_account.to_owned(),
-                change,
+                from_ms: record.occurred_at_ms,
+                moves: vec![AccountMove { at_ms: record.occurred_at_ms, back, uncertain_ms: 7 }],
                 occurred_at_ms: record.occurred_at_ms,
                 received_at_ms: record.received_at_ms,
                 rules_version: cx.rules_version,
@@ -80,12 +81,8 @@ impl Projection for Listener {
         vec![TableDef::of::<Told>()]
     }
     fn apply(&self, cx: &mut Context<'_>, record: &EnvelopeView<'_>) -> Result<(), ApplyError> {
-        let (Event::AccountGone(barrage_event::event::AccountGone { group_id, .. })
-        | Event::AccountBack(barrage_event::event::AccountBack { group_id, .. })) = &record.event
-        else {
-            return Ok(());
-        };
-        cx.table::<Told>()?.entry(&(group_id,))?.used += 1;
+        let Event::AccountMoves(moves) = &record.event else { return Ok(()) };
+        cx.table::<Told>()?.entry(&(moves.group_id,))?.used += 1;
         Ok(())
     }
 }

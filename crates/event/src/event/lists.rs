@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::elements::ImageInfo;
-use super::{KeyValue, RecalledMessage};
+use super::{AccountMove, KeyValue, RecalledMessage};
 use crate::wire::Reader;
 
 /// The part of a message that holds all items of one repeated field, other fields perhaps between them.
@@ -90,6 +90,12 @@ list!(
     KeyValues,
     KeyValue<'a>,
     |bytes| KeyValue::decode(bytes).ok()
+);
+list!(
+    /// An account's goings and returns, in order of time.
+    AccountMoveList,
+    AccountMove,
+    |bytes| AccountMove::decode(bytes).ok()
 );
 list!(
     /// Recalled messages.

@@ -14,7 +14,7 @@ pub use elements::{
     OtherElement, SoundElement, VideoElement,
 };
 pub use enums::{Action, Cause};
-pub use lists::{KeyValues, RecalledMessages, Strings};
+pub use lists::{AccountMoveList, KeyValues, RecalledMessages, Strings};
 pub use message::{CustomFields, Message, MessageKind};
 
 use crate::wire::{Field, WireError};
@@ -66,10 +66,8 @@ pub enum Event<'a> {
     MembershipOpened(MembershipOpened<'a>),
     /// A version of the rules became valid.
     RulesApplied(RulesApplied<'a>),
-    /// Derived: an account's last device went.
-    AccountGone(AccountGone<'a>),
-    /// Derived: the account is connected again.
-    AccountBack(AccountBack<'a>),
+    /// Derived: when an account went and was back, as a room has to see it.
+    AccountMoves(AccountMoves<'a>),
 }
 
 impl<'a> Event<'a> {
@@ -101,8 +99,7 @@ impl<'a> Event<'a> {
             number::GIFT_BILLED => Self::GiftBilled(GiftBilled::decode(field.bytes()?)?),
             number::MEMBERSHIP_OPENED => Self::MembershipOpened(MembershipOpened::decode(field.bytes()?)?),
             number::RULES_APPLIED => Self::RulesApplied(RulesApplied::decode(field.bytes()?)?),
-            number::ACCOUNT_GONE => Self::AccountGone(AccountGone::decode(field.bytes()?)?),
-            number::ACCOUNT_BACK => Self::AccountBack(AccountBack::decode(field.bytes()?)?),
+            number::ACCOUNT_MOVES => Self::AccountMoves(AccountMoves::decode(field.bytes()?)?),
             _ => return Ok(None),
         }))
     }
@@ -123,8 +120,7 @@ impl<'a> Event<'a> {
             Self::StreamChange(e) => e.stream_id,
             Self::GiftBilled(e) => e.group_id,
             Self::MembershipOpened(e) => e.group_id,
-            Self::AccountGone(e) => e.group_id,
-            Self::AccountBack(e) => e.group_id,
+            Self::AccountMoves(e) => e.group_id,
             Self::None
             | Self::StateChange(_)
             | Self::QuotaAlarm(_)
@@ -391,24 +387,31 @@ view! {
 }
 
 view! {
-    /// An account's last device went, while the room has not seen it leave.
-    pub struct AccountGone<'a> {
+    /// When an account went and was back, as a room has to see it.
+    ///
+    /// It takes the place of all that the room was told from [`AccountMoves::from_ms`] on, so that a late callback that
+    /// changes what had followed needs no event that undoes another.
+    pub struct AccountMoves<'a> {
         /// The room.
         group_id: &'a str = 1 string,
         /// The account.
         account: &'a str = 2 string,
-        /// How much earlier it may have happened, ms: a lost connection is reported late; 0 for a logout.
-        uncertain_ms: u64 = 3 uint64,
+        /// The time from which on these are all moves, ms.
+        from_ms: i64 = 3 int64,
+        /// The moves from there on, in order of time.
+        moves: AccountMoveList<'a> = 4 account_moves,
     }
 }
 
 view! {
-    /// The account is connected again within the grace and has left no room meanwhile.
-    pub struct AccountBack<'a> {
-        /// The room.
-        group_id: &'a str = 1 string,
-        /// The account.
-        account: &'a str = 2 string,
+    /// One going or return of an account.
+    pub struct AccountMove {
+        /// When it happened, ms.
+        at_ms: i64 = 1 int64,
+        /// It is connected again within the grace and left no room meanwhile; else its last device went.
+        back: bool = 2 bool,
+        /// How much earlier it may have happened, ms: a lost connection is reported late; 0 for a logout.
+        uncertain_ms: u64 = 3 uint64,
     }
 }
 

@@ -23,8 +23,7 @@ pub(crate) const BEFORE_CREATE_GROUP: u32 = 36;
 pub(crate) const GIFT_BILLED: u32 = 40;
 pub(crate) const MEMBERSHIP_OPENED: u32 = 41;
 pub(crate) const RULES_APPLIED: u32 = 50;
-pub(crate) const ACCOUNT_GONE: u32 = 60;
-pub(crate) const ACCOUNT_BACK: u32 = 61;
+pub(crate) const ACCOUNT_MOVES: u32 = 60;
 /// The field of `members` in `MembersJoined` and `MembersLeft`.
 pub(crate) const MEMBERS_IN_MEMBERSHIP: u32 = 5;
 /// The field of `members` in `MemberState`.

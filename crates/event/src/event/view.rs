@@ -125,6 +125,10 @@ macro_rules! read {
         $crate::event::KeyValue::decode($reader.bytes()?)?;
         $target.0.extend($bytes, $tag >> 3, $start, $reader.position());
     }};
+    (account_moves, $target:expr, $reader:ident, $bytes:ident, $tag:ident, $start:ident) => {{
+        $crate::event::AccountMove::decode($reader.bytes()?)?;
+        $target.0.extend($bytes, $tag >> 3, $start, $reader.position());
+    }};
     (recalled, $target:expr, $reader:ident, $bytes:ident, $tag:ident, $start:ident) => {{
         $crate::event::RecalledMessage::decode($reader.bytes()?)?;
         $target.0.extend($bytes, $tag >> 3, $start, $reader.position());

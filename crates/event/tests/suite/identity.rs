@@ -81,21 +81,27 @@ fn a_change_of_a_field_that_counts_changes_the_identity_and_of_another_does_not(
 }
 
 #[test]
-fn without_a_time_of_their_own_only_messages_and_business_events_have_an_identity() {
-    for (body, expected) in [
-        (MESSAGE, true),
-        (OLD_MESSAGE, true),
-        (EXCEPTION, true),
-        (JOIN, false),
-        (STATE, false),
-        (LOGIN, false),
-        (INFO, false),
-        (UNKNOWN, false),
+fn without_a_time_of_its_own_an_event_is_told_by_its_receipt_and_a_message_is_not() {
+    let later = Stamp { received_at_ms: stamp().received_at_ms + 1, ..stamp() };
+    for (body, by_receipt) in [
+        (MESSAGE, false),
+        (OLD_MESSAGE, false),
+        (EXCEPTION, false),
+        (JOIN, true),
+        (STATE, true),
+        (LOGIN, true),
+        (INFO, true),
+        (UNKNOWN, true),
     ] {
+        let timed = identities(body);
         let body = body.replace(",\"EventTime\":1772366399500", "").replace(",\n    \"EventTime\":1772366399500", "");
         assert!(!body.contains("EventTime"), "{body}");
-        for identity in identities(&body) {
-            assert_eq!(identity.is_some(), expected, "{body}");
+        let (now, again, then) = (identities(&body), identities(&body), identities_at(&body, &later));
+        assert_eq!(now, again);
+        for ((now, then), timed) in now.into_iter().zip(then).zip(timed) {
+            assert!(now.is_some(), "{body}");
+            assert_eq!(now != then, by_receipt, "{body}");
+            assert!(now != timed || !by_receipt, "{body}");
         }
     }
     // MsgSeq alone is no key.

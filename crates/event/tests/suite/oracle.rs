@@ -103,8 +103,8 @@ fn event_to_proto(event: &Event<'_>) -> Option<P> {
             P::MembershipOpened(same!(e, MembershipOpened { idempotency_key, account, group_id, tier, months, value }))
         }
         Event::RulesApplied(e) => P::RulesApplied(same!(e, RulesApplied { version, rules_toml, applied_by })),
-        Event::AccountGone(e) => P::AccountGone(same!(e, AccountGone { group_id, account, uncertain_ms })),
-        Event::AccountBack(e) => P::AccountBack(same!(e, AccountBack { group_id, account })),
+        Event::AccountMoves(e) => P::AccountMoves(same!(e, AccountMoves { group_id, account, from_ms;
+            moves: e.moves.iter().map(|m| same!(m, AccountMove { at_ms, back, uncertain_ms })).collect() })),
     })
 }
 
@@ -307,10 +307,11 @@ fn other_event() -> impl Strategy<Value = P> {
         (any::<u32>(), t()).prop_map(|(version, [rules_toml, applied_by])| {
             P::RulesApplied(proto::RulesApplied { version, rules_toml, applied_by })
         }),
-        (any::<u64>(), t()).prop_map(|(uncertain_ms, [group_id, account])| {
-            P::AccountGone(proto::AccountGone { group_id, account, uncertain_ms })
+        (any::<(i64, Vec<(i64, bool, u64)>)>(), t()).prop_map(|((from_ms, moves), [group_id, account])| {
+            let made = |(at_ms, back, uncertain_ms)| proto::AccountMove { at_ms, back, uncertain_ms };
+            let moves = moves.into_iter().map(made).collect();
+            P::AccountMoves(proto::AccountMoves { group_id, account, from_ms, moves })
         }),
-        t().prop_map(|[group_id, account]| P::AccountBack(proto::AccountBack { group_id, account })),
     ]
 }
 

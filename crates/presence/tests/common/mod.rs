@@ -2,12 +2,13 @@
 
 #![allow(dead_code, reason = "not every test uses all of it")]
 
-pub(crate) mod world;
-
 use barrage_event::proto as wire;
 use barrage_event::proto::envelope::Event as Wire;
+use barrage_event::rules::RuleSet;
+use barrage_online_duration::OnlineDuration;
 use barrage_presence::Presence;
 use barrage_projection::memory::Harness;
+use barrage_projection::world::World;
 use barrage_projection::{ReadContext, Statistic as _};
 use prost::Message as _;
 use serde_json::{Map, Value as Json};
@@ -64,12 +65,24 @@ pub(crate) fn destroyed(room: &str) -> Wire {
     Wire::GroupDestroyed(wire::GroupDestroyed { group_id: room.to_owned(), ..wire::GroupDestroyed::default() })
 }
 
-pub(crate) fn gone(room: &str, account: &str, uncertain_ms: u64) -> Wire {
-    Wire::AccountGone(wire::AccountGone { group_id: room.to_owned(), account: account.to_owned(), uncertain_ms })
+/// All goings (with how uncertain they are) and returns from a time on, both in ms after the start.
+pub(crate) fn moves(room: &str, account: &str, from: i64, moves: &[(i64, Option<u64>)]) -> Wire {
+    let made = |&(at, gone): &(i64, Option<u64>)| wire::AccountMove {
+        at_ms: START_MS + at,
+        back: gone.is_none(),
+        uncertain_ms: gone.unwrap_or(0),
+    };
+    Wire::AccountMoves(wire::AccountMoves {
+        group_id: room.to_owned(),
+        account: account.to_owned(),
+        from_ms: START_MS + from,
+        moves: moves.iter().map(made).collect(),
+    })
 }
 
-pub(crate) fn back(room: &str, account: &str) -> Wire {
-    Wire::AccountBack(wire::AccountBack { group_id: room.to_owned(), account: account.to_owned() })
+/// Both partitions, with what presence needs.
+pub(crate) fn world(rules: &RuleSet) -> World {
+    World::new(vec![Box::new(OnlineDuration), Box::new(Presence)], APP, rules)
 }
 
 pub(crate) fn message(room: &str, account: &str) -> Wire {

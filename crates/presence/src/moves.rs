@@ -1,0 +1,265 @@
+//! What a room has to see of an account's comings and goings: a function of all that is known of them, so that the order
+//! in which it became known does not matter.
+//!
+//! The account's row keeps the joins and exits of the lateness window, online duration's row the times without a
+//! connection. Of both follows, for each room, the list of moves: when the account went while it was in the room, and when
+//! it was back. What is told is the list; when something late changes it, the new list takes its place.
+
+use barrage_event::rules::PresenceRules;
+use barrage_online_duration::{Gap, Gaps};
+
+use crate::proto::{Account, Entry, EntryKind, Move, OpenRoom, Standing};
+
+/// A login this soon after a logout belongs to it, ms: a device that is pushed out may log out before the other logs in.
+const PUSHED_OUT_MS: u64 = 1_000;
+
+/// Who joins a room this soon after the login, ms, has started anew: a client that only reconnects joins nothing.
+const STARTED_MS: i64 = 10_000;
+
+/// Joins and exits of a room that are kept; above it the oldest is folded before its time.
+const ENTRIES_MAX: usize = 32;
+
+/// How far back a join or exit can decide about a return that may still change, ms.
+pub(crate) fn keep_ms(lateness_ms: u64, rules: &PresenceRules) -> i64 {
+    let keep_ms = lateness_ms.saturating_add(rules.back_grace_ms).saturating_add(STARTED_MS.unsigned_abs());
+    i64::try_from(keep_ms).unwrap_or(i64::MAX)
+}
+
+/// Something that changes whether an account is in a room.
+#[derive(Debug, Clone, Copy)]
+enum Step<'a> {
+    Entry(EntryKind),
+    /// Its connection is back after the going at that time.
+    Back(i64),
+    /// It went.
+    Gone {
+        uncertain_ms: u64,
+        replaced: bool,
+    },
+    /// It joined this other room from the Web.
+    LeftFor(&'a str),
+    /// What the room was told, and what is not computed anew.
+    Told(Move),
+}
+
+/// What comes first in one ms: exits before joins, as in the room itself.
+fn rank(step: &Step<'_>) -> u8 {
+    match step {
+        Step::Entry(EntryKind::Left) => 0,
+        Step::Entry(EntryKind::Offline) => 1,
+        Step::Entry(EntryKind::Joined | EntryKind::JoinedFromWeb) => 2,
+        Step::Entry(EntryKind::Online) => 3,
+        Step::Back(_) => 4,
+        Step::Told(told) if told.back => 4,
+        Step::Gone { .. } | Step::LeftFor(_) | Step::Told(_) => 5,
+    }
+}
+
+fn in_order(steps: &mut [(i64, Step<'_>)]) {
+    steps.sort_by_key(|(at_ms, step)| (*at_ms, rank(step)));
+}
+
+impl Entry {
+    fn is_join(&self) -> bool {
+        matches!(self.kind(), EntryKind::Joined | EntryKind::JoinedFromWeb)
+    }
+}
+
+impl Standing {
+    fn entry(&mut self, at_ms: i64, kind: EntryKind) {
+        match kind {
+            EntryKind::Joined | EntryKind::JoinedFromWeb => {
+                self.web = kind == EntryKind::JoinedFromWeb;
+                self.since_ms = at_ms;
+                self.on = true;
+            }
+            EntryKind::Online => {
+                if !self.on {
+                    // A member state names no platform.
+                    self.web = false;
+                    self.since_ms = at_ms;
+                }
+                self.on = true;
+            }
+            EntryKind::Left | EntryKind::Offline => self.on = false,
+        }
+        self.gone_ms = 0;
+    }
+
+    fn told(&mut self, told: &Move) {
+        self.on = told.back;
+        self.gone_ms = if told.back { 0 } else { told.at_ms };
+    }
+
+    /// Takes a step; returns the move that the room has to see, if that is one.
+    fn step(&mut self, at_ms: i64, step: Step<'_>, group_id: &str) -> Option<Move> {
+        let (uncertain_ms, comes_back) = match step {
+            Step::Entry(kind) => {
+                self.entry(at_ms, kind);
+                return None;
+            }
+            Step::Told(told) => {
+                self.told(&told);
+                return None;
+            }
+            Step::Back(gone_ms) => {
+                if self.on || self.gone_ms != gone_ms {
+                    return None;
+                }
+                self.on = true;
+                self.gone_ms = 0;
+                return Some(Move { at_ms, back: true, uncertain_ms: 0 });
+            }
+            // The connection that was replaced is not the one that it joined from in the same ms.
+            Step::Gone { replaced: true, .. } if self.since_ms >= at_ms => return None,
+            Step::Gone { uncertain_ms, .. } => (uncertain_ms, true),
+            // Of two joins in the same ms one has to be the last.
+            Step::LeftFor(other) if !self.web || (self.since_ms, group_id) >= (at_ms, other) => return None,
+            Step::LeftFor(_) => (0, false),
+        };
+        if !self.on {
+            return None;
+        }
+        self.on = false;
+        self.gone_ms = if comes_back { at_ms } else { 0 };
+        Some(Move { at_ms, back: false, uncertain_ms })
+    }
+}
+
+impl OpenRoom {
+    fn standing(&self) -> Standing {
+        self.folded.unwrap_or_default()
+    }
+
+    /// Notes a join or exit; what is older than something that is folded is too late.
+    pub(crate) fn enter(&mut self, at_ms: i64, kind: EntryKind) {
+        if at_ms < self.standing().folded_ms {
+            return;
+        }
+        let key = (at_ms, i32::from(kind));
+        let before = self.entries.iter().take_while(|entry| (entry.at_ms, entry.kind) < key).count();
+        if self.entries.get(before).is_some_and(|entry| (entry.at_ms, entry.kind) == key) {
+            return;
+        }
+        self.entries.insert(before, Entry { at_ms, kind: kind.into() });
+        if self.entries.len() > ENTRIES_MAX {
+            let first_ms = self.entries[0].at_ms;
+            self.fold(first_ms.saturating_add(1));
+        }
+    }
+
+    /// Folds what is older than the horizon.
+    pub(crate) fn fold(&mut self, horizon_ms: i64) {
+        let entries = self.entries.iter().take_while(|entry| entry.at_ms < horizon_ms).count();
+        let told = self.told.iter().take_while(|told| told.at_ms < horizon_ms).count();
+        if entries + told == 0 {
+            return;
+        }
+        let mut steps: Vec<(i64, Step<'_>)> = Vec::with_capacity(entries + told);
+        steps.extend(self.entries.drain(..entries).map(|entry| (entry.at_ms, Step::Entry(entry.kind()))));
+        steps.extend(self.told.drain(..told).map(|told| (told.at_ms, Step::Told(told))));
+        in_order(&mut steps);
+        let mut standing = self.standing();
+        for (at_ms, step) in steps {
+            standing.step(at_ms, step, &self.group_id);
+            standing.folded_ms = at_ms;
+        }
+        self.folded = Some(standing);
+    }
+
+    /// Whether nothing follows from it any more. Call it after [`OpenRoom::fold`].
+    pub(crate) fn is_over(&self) -> bool {
+        self.entries.is_empty() && self.told.is_empty() && !self.standing().on
+    }
+
+    /// Whether the account is in the room at a time.
+    pub(crate) fn is_open(&self, at_ms: i64) -> bool {
+        let mut steps: Vec<(i64, Step<'_>)> = Vec::with_capacity(self.entries.len() + self.told.len());
+        steps.extend(self.entries.iter().map(|entry| (entry.at_ms, Step::Entry(entry.kind()))));
+        steps.extend(self.told.iter().map(|told| (told.at_ms, Step::Told(*told))));
+        in_order(&mut steps);
+        let mut standing = self.standing();
+        for (at_ms, step) in steps.into_iter().take_while(|(step_ms, _)| *step_ms <= at_ms) {
+            standing.step(at_ms, step, &self.group_id);
+        }
+        standing.on
+    }
+
+    /// When it joined last, as far as is known; 0 when it never did.
+    pub(crate) fn last_joined_ms(&self) -> i64 {
+        let joins = self.entries.iter().rev().find(|entry| entry.is_join());
+        joins.map_or_else(|| self.standing().since_ms, |entry| entry.at_ms)
+    }
+}
+
+/// The moves that a room has to see now.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct News {
+    /// Where the room is among the account's.
+    pub(crate) room: usize,
+    /// From here on the list takes the place of what was told before.
+    pub(crate) from_ms: i64,
+    pub(crate) moves: Vec<Move>,
+}
+
+/// Computes what every room has to see, and notes it as told. Returns what is new.
+pub(crate) fn tell(account: &mut Account, gaps: &Gaps, rules: &PresenceRules) -> Vec<News> {
+    let mut news = Vec::new();
+    for room in 0..account.rooms.len() {
+        let own = &account.rooms[room];
+        let from_ms = gaps.from_ms.max(own.folded.map_or(0, |folded| folded.folded_ms.saturating_add(1)));
+        let known = own.told.iter().take_while(|told| told.at_ms < from_ms).count();
+        let moves = moves(account, room, gaps, rules, from_ms);
+        let own = &mut account.rooms[room];
+        if own.told[known..] != moves[..] {
+            own.told.truncate(known);
+            own.told.extend_from_slice(&moves);
+            news.push(News { room, from_ms, moves });
+        }
+    }
+    account.gone = gaps.list.last().is_some_and(|gap| gap.back_ms.is_none());
+    news
+}
+
+/// The moves of a room from a time on.
+fn moves(account: &Account, room: usize, gaps: &Gaps, rules: &PresenceRules, from_ms: i64) -> Vec<Move> {
+    let own = &account.rooms[room];
+    let mut steps: Vec<(i64, Step<'_>)> = Vec::with_capacity(own.entries.len() + 2 * gaps.list.len());
+    steps.extend(own.told.iter().take_while(|told| told.at_ms < from_ms).map(|told| (told.at_ms, Step::Told(*told))));
+    steps.extend(own.entries.iter().map(|entry| (entry.at_ms, Step::Entry(entry.kind()))));
+    for gap in gaps.list.iter().filter(|gap| gap.back_ms.unwrap_or(i64::MAX) >= from_ms) {
+        let reconnected = is_reconnection(account, gap, rules.back_grace_ms);
+        let replaced = gap.back_ms == Some(gap.gone_ms);
+        if replaced && reconnected {
+            continue;
+        }
+        if gap.gone_ms >= from_ms {
+            steps.push((gap.gone_ms, Step::Gone { uncertain_ms: gap.uncertain_ms, replaced }));
+        }
+        if let Some(back_ms) = gap.back_ms.filter(|_| reconnected) {
+            steps.push((back_ms, Step::Back(gap.gone_ms)));
+        }
+    }
+    if rules.web_one_room {
+        for other in account.rooms.iter().filter(|other| other.group_id != own.group_id) {
+            let joins = other.entries.iter().filter(|e| e.kind() == EntryKind::JoinedFromWeb && e.at_ms >= from_ms);
+            steps.extend(joins.map(|join| (join.at_ms, Step::LeftFor(&other.group_id))));
+        }
+    }
+    in_order(&mut steps);
+    let mut standing = own.standing();
+    steps.into_iter().filter_map(|(at_ms, step)| standing.step(at_ms, step, &own.group_id)).collect()
+}
+
+/// Whether the connection after a gap goes on with what the account did before.
+fn is_reconnection(account: &Account, gap: &Gap, grace_ms: u64) -> bool {
+    let Some(back_ms) = gap.back_ms else { return false };
+    let grace_ms = if gap.logged_out { grace_ms.min(PUSHED_OUT_MS) } else { grace_ms };
+    let anew = back_ms..=back_ms.saturating_add(STARTED_MS);
+    back_ms.abs_diff(gap.gone_ms) <= grace_ms
+        && !account.rooms.iter().flat_map(|room| &room.entries).any(|entry| match entry.kind() {
+            EntryKind::Left => gap.gone_ms < entry.at_ms && entry.at_ms < back_ms,
+            EntryKind::Joined | EntryKind::JoinedFromWeb => anew.contains(&entry.at_ms),
+            EntryKind::Offline | EntryKind::Online => false,
+        })
+}
