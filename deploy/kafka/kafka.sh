@@ -113,7 +113,8 @@ configure() { # node
   mkdir -p "$home"
   sed -e "s|@NODE@|$1|" -e "s|@VOTERS@|$voters|" -e "s|@DATA@|$home/data|" \
     -e "s|@CLIENT_PORT@|${list[$(($1 - 1))]}|" -e "s|@CONTROLLER_PORT@|${list[$((nodes + $1 - 1))]}|" \
-    -e "s|@REPLICATION@|$replication|" -e "s|@MIN_ISR@|$min_isr|" "$here/server.properties.in" >"$home/server.properties"
+    -e "s|@REPLICATION@|$replication|" -e "s|@MIN_ISR@|$min_isr|" \
+    -e "s|@BROKER_SESSION@|$broker_session|" "$here/server.properties.in" >"$home/server.properties"
   [ -z "$properties" ] || cat "$properties" >>"$home/server.properties"
   [ "$1" -eq 1 ] && [ -n "$via" ] || return 0
   local each doors=() number=0 listen='' told='' map=''
@@ -178,6 +179,7 @@ start() {
     [ -z "$properties" ] || [ "$nodes" -eq 1 ] || die "--properties is for a single node"
     replication=$((nodes < 3 ? nodes : 3))
     min_isr=$((replication > 2 ? 2 : 1))
+    broker_session=$((nodes > 1 ? 3000 : 6000))
     local list=() voters='' i
     if [ -n "$ports" ]; then
       IFS=, read -r -a list <<<"$ports"
