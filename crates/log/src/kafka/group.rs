@@ -98,7 +98,17 @@ impl Follow for Follower {
     }
 }
 
-struct Member(Arc<Core>);
+struct Member {
+    core: Arc<Core>,
+    /// Another consumer is this process's member now: what this one is still told concerns nobody.
+    retired: AtomicBool,
+}
+
+impl Member {
+    fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Acquire)
+    }
+}
 
 impl ClientContext for Member {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -106,8 +116,11 @@ impl ClientContext for Member {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        if self.is_retired() {
+            return;
+        }
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
-            self.0.shared.reachable(Err(reason));
+            self.core.shared.reachable(Err(reason));
         }
         tracing::debug!(%error, reason, "group");
     }
@@ -115,18 +128,22 @@ impl ClientContext for Member {
 
 impl ConsumerContext for Member {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, error: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        if self.is_retired() {
+            let _ = consumer.unassign();
+            return;
+        }
         if error == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
-            self.0.assigned(list);
-            self.0.assign(consumer);
+            self.core.assigned(list);
+            self.core.assign(consumer);
         } else {
             let revoking = error == RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS;
             // Whatever else it is, these partitions may be another's already.
-            self.0.give_up(consumer, !revoking || consumer.assignment_lost());
+            self.core.give_up(consumer, !revoking || consumer.assignment_lost());
             if let Err(error) = consumer.unassign() {
                 tracing::error!(%error, "partitions could not be handed back");
             }
         }
-        self.0.served();
+        self.core.served();
     }
 
     fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
@@ -256,7 +273,8 @@ impl Core {
 
     fn join(self: &Arc<Self>) -> Result<BaseConsumer<Member>, KafkaError> {
         let config = self.shared.options.consumer("project");
-        let consumer = BaseConsumer::from_config_and_context(&config, Member(Arc::clone(self)))?;
+        let member = Member { core: Arc::clone(self), retired: AtomicBool::new(false) };
+        let consumer = BaseConsumer::from_config_and_context(&config, member)?;
         let names = &self.shared.names;
         consumer.subscribe(&[names.of(Topic::Room), names.of(Topic::User)])?;
         Ok(consumer)
@@ -282,9 +300,9 @@ impl Core {
             consumer.unsubscribe();
             if self.stop.load(Ordering::Acquire) {
                 let _ = left.try_send(Left::Released);
-            }
-            drop(consumer);
-            if !self.stop.load(Ordering::Acquire) {
+                drop(consumer);
+            } else {
+                retire(consumer);
                 std::thread::sleep(wait);
             }
         }
@@ -402,6 +420,14 @@ impl Core {
         }
         Over::Stopped
     }
+}
+
+/// Lets go of a consumer that is of no use any more. That waits until the coordinator was told, for ever where the consumer has
+/// lost the way to it; so it is done beside everything else.
+fn retire(consumer: BaseConsumer<Member>) {
+    consumer.context().retired.store(true, Ordering::Release);
+    // Without a thread it is dropped here and now.
+    let _ = std::thread::Builder::new().name("kafka-retired".to_owned()).spawn(move || drop(consumer));
 }
 
 /// This process as a member of the group. Dropped, it leaves, as [`Group::leave`] does.
