@@ -16,6 +16,8 @@ use crate::text::number;
 const CLEAR: &str = "\u{1b}[K";
 /// Time between two looks at the progress.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How often in a row a rebuild that has to be begun again may be refused: a partition that moves is nobody's for seconds.
+const REFUSED_MAX: u32 = 60;
 
 /// Rebuilds one partition, or all, one after the other: a rebuild reads the whole log, and two at once would only
 /// share the disk.
@@ -40,10 +42,12 @@ fn partitions(progress: &Json) -> Vec<String> {
     rows.filter_map(|row| row["partition"].as_str().map(str::to_owned)).collect()
 }
 
-/// Whether the rebuilt numbers are those that were live.
+/// Whether the rebuilt numbers are those that were live. A rebuild ends where its partition goes to another process: it is
+/// begun again there.
 async fn one(client: &Client, partition: &str) -> anyhow::Result<bool> {
-    client.post(&format!("/v1/rebuild?partition={partition}"), "", Bytes::new()).await?;
+    start(client, partition).await?;
     let live = std::io::stdout().is_terminal();
+    let mut refused = 0;
     loop {
         let progress = client.get("/v1/rebuild").await?;
         let rows = progress["partitions"].as_array();
@@ -66,11 +70,25 @@ async fn one(client: &Client, partition: &str) -> anyhow::Result<bool> {
             super::line(&format!("{clear}{partition}: {} records, {said}", number(offset)))?;
             return Ok(matching);
         }
-        if live {
+        // With an error it is on its way: its next owner is not known yet.
+        if rebuild.is_null() && row["error"].is_null() {
+            match start(client, partition).await {
+                Ok(()) => {
+                    refused = 0;
+                    super::line(&format!("{partition}: it went to another process; begun again there"))?;
+                }
+                Err(error) if refused >= REFUSED_MAX => return Err(error),
+                Err(_) => refused += 1,
+            }
+        } else if live {
             show(&format!("\r{CLEAR}{how_far}"))?;
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
+}
+
+async fn start(client: &Client, partition: &str) -> anyhow::Result<()> {
+    client.post(&format!("/v1/rebuild?partition={partition}"), "", Bytes::new()).await.map(drop)
 }
 
 fn show(text: &str) -> std::io::Result<()> {
