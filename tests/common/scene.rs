@@ -280,8 +280,14 @@ pub(crate) fn replays_cleanly(dir: &Path, brokers: &str, cluster: Cluster, statu
     let prefix = cluster.prefix.clone();
     cluster.stop();
     let clean = Cluster::start(&dir.join("clean"), brokers, &prefix, (0, 1, 1));
-    let replayed = hashes(&clean.drained());
-    assert_eq!(replayed, hashes(status), "the state differs from that of a clean replay");
+    let replayed = clean.drained();
+    let states = |status: &Json| -> BTreeMap<_, _> {
+        let all = hashes(status).into_iter();
+        // A room that was another process's, or nobody's yet, when an account's partition asked what it has seen is told again
+        // and drops it: its numbers are the same, but not the end of its log, which the hash of the store holds.
+        all.map(|(name, (state, store))| (name.clone(), (state, (!name.contains("room")).then_some(store)))).collect()
+    };
+    assert_eq!(states(&replayed), states(status), "the state differs from that of a clean replay");
     clean.stop();
 }
 

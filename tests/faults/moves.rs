@@ -35,7 +35,7 @@ fn a_rebuild_beside_live_traffic_gives_the_numbers_that_were_live() {
 
 #[test]
 fn a_projector_whose_disk_is_lost_begins_from_the_snapshots() {
-    // However short the log is: by default one of less than a million records is read instead.
+    // However short the log is: by default one of less than 100,000 records is read instead.
     let mut scene = Scene::start_with(
         &Setting { seed: 12, ..Setting::default() },
         barrage_kafka_fixture::Broker::start,
