@@ -19,8 +19,8 @@ pub(crate) const RING_ROWS: u64 = 32;
 /// Disbandings that a room remembers; a group's id is used again now and then.
 const ENDED_MAX: usize = 8;
 
-/// What is remembered of an account that is no member.
-const EARLY_MAX: usize = 8;
+/// What is remembered of an account that is no member: as much as fits into a member's row.
+const EARLY_MAX: usize = 32;
 
 const MINUTE_MS: i64 = 60_000;
 
