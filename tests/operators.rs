@@ -369,7 +369,7 @@ fn on_kafka_the_same_commands_work_through_any_process() {
 
     // The ingest told of its spool.
     let spool = wait_until("the spool is told", || {
-        let status = common::get(cluster.query(), "/v1/status").1;
+        let status = get(cluster.query(), "/v1/status").1;
         status["spool"].as_array().expect("a list").first().cloned()
     });
     assert_eq!((&spool["records"], &spool["failed"]), (&Json::from(0), &Json::from(false)), "{spool}");
