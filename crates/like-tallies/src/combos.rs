@@ -5,14 +5,12 @@
 //! not matter; and where the source of gifts is changed while a combo is under way, it still counts once.
 
 use barrage_event::EnvelopeView;
-use barrage_projection::{Context, StoreError};
+use barrage_projection::{Context, StoreError, minute_of};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::happening::{Gift, Happening};
 use crate::proto::Combo;
 use crate::tables::Combos;
-
-const MINUTE_MS: i64 = 60_000;
 
 /// Under which a combo is found: the app, the room, the giver, the gift and the combo's own id.
 #[must_use]
@@ -56,10 +54,6 @@ impl Keeping {
         let own = minute_of(first_ms);
         if own < self.floor { self.now } else { own }
     }
-}
-
-fn minute_of(time_ms: i64) -> u32 {
-    u32::try_from(time_ms.max(0) / MINUTE_MS).unwrap_or(u32::MAX)
 }
 
 /// What a combo counts as.

@@ -1,11 +1,11 @@
 //! The projections: one on rooms, one on accounts.
 
 use barrage_event::{EnvelopeView, Event, Message, Topic};
-use barrage_projection::{ApplyError, Context, Projection, StoreError, TableDef};
+use barrage_projection::{ApplyError, Context, Projection, StoreError, TableDef, minute_of};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use crate::proto::{Pending, Room, pending::State};
-use crate::retention::{in_slice, minute_of, roll_up};
+use crate::retention::{in_slice, roll_up};
 use crate::tables::{Days, Hours, Minutes, PendingMessages, RoomSenders, Rooms, Senders};
 use crate::tally::{add_delivered, tally};
 

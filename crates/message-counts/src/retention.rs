@@ -13,11 +13,6 @@ pub(crate) const DAY_MS: i64 = 24 * HOUR_MS;
 /// Hours or days that one event rolls up at most; the rest waits for the next one.
 const ROLLED_PER_EVENT_MAX: usize = 4;
 
-/// Minute since the epoch, 0 for times before it.
-pub(crate) fn minute_of(time_ms: i64) -> u32 {
-    u32::try_from(time_ms.max(0) / MINUTE_MS).unwrap_or(u32::MAX)
-}
-
 /// Changes the tally under which an event of this minute is counted: its minute's, or its hour's or day's when those
 /// have been rolled up already.
 pub(crate) fn in_slice(

@@ -65,8 +65,10 @@ pub struct Gap {
 }
 
 impl Gap {
-    pub(crate) fn is_replacement(&self, at_ms: i64) -> bool {
-        self.gone_ms == at_ms && self.back_ms == Some(at_ms)
+    /// Whether a connection was replaced by the next one, in no time.
+    #[must_use]
+    pub fn is_replacement(&self) -> bool {
+        self.back_ms == Some(self.gone_ms)
     }
 }
 

@@ -155,8 +155,8 @@ impl Machine<'_> {
             }
             None => {}
         }
-        if self.again_ms() == now_ms && now_ms != 0 && gaps.list.last().is_none_or(|last| !last.is_replacement(now_ms))
-        {
+        let noted = gaps.list.last().is_some_and(|last| last.gone_ms == now_ms && last.is_replacement());
+        if self.again_ms() == now_ms && now_ms != 0 && !noted {
             gaps.list.push(Gap { gone_ms: now_ms, uncertain_ms: 0, logged_out: false, back_ms: Some(now_ms) });
         }
     }

@@ -2,7 +2,7 @@
 
 use barrage_event::event::{Action, StateChange};
 use barrage_event::{EnvelopeView, Event, Message, Topic};
-use barrage_projection::{ApplyError, Context, Projection, StoreError, TableDef};
+use barrage_projection::{ApplyError, Context, Projection, StoreError, TableDef, minute_of};
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 use crate::proto::{EarlySign, Happening, Kind};
@@ -11,8 +11,6 @@ use crate::tables::{Accounts, EarlySigns};
 
 /// Signs of life that are kept of one account without a row.
 const EARLY_MAX: usize = 8;
-
-const MINUTE_MS: i64 = 60_000;
 
 /// Connections of accounts, on `barrage.user`.
 #[derive(Debug, Clone, Copy, Default)]
@@ -163,8 +161,4 @@ fn keep_early(
     row.signs.push(EarlySign { at_ms, platform: platform.to_owned() });
     rows.insert(now, hash, row);
     Ok(())
-}
-
-fn minute_of(time_ms: i64) -> u32 {
-    u32::try_from(time_ms.max(0) / MINUTE_MS).unwrap_or(u32::MAX)
 }

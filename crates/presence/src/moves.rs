@@ -205,11 +205,14 @@ pub(crate) struct News {
 /// Computes what every room has to see, and notes it as told. Returns what is new.
 pub(crate) fn tell(account: &mut Account, gaps: &Gaps, rules: &PresenceRules) -> Vec<News> {
     let mut news = Vec::new();
+    // Whether a connection goes on with the one before is the same for all rooms.
+    let reconnected = |gap: &Gap| is_reconnection(account, gap, rules.back_grace_ms);
+    let gaps_told: Vec<(Gap, bool)> = gaps.list.iter().map(|gap| (*gap, reconnected(gap))).collect();
     for room in 0..account.rooms.len() {
         let own = &account.rooms[room];
         let from_ms = gaps.from_ms.max(own.folded.map_or(0, |folded| folded.folded_ms.saturating_add(1)));
         let known = own.told.iter().take_while(|told| told.at_ms < from_ms).count();
-        let moves = moves(account, room, gaps, rules, from_ms);
+        let moves = moves(account, room, &gaps_told, rules, from_ms);
         let own = &mut account.rooms[room];
         if own.told[known..] != moves[..] {
             own.told.truncate(known);
@@ -222,14 +225,13 @@ pub(crate) fn tell(account: &mut Account, gaps: &Gaps, rules: &PresenceRules) ->
 }
 
 /// The moves of a room from a time on.
-fn moves(account: &Account, room: usize, gaps: &Gaps, rules: &PresenceRules, from_ms: i64) -> Vec<Move> {
+fn moves(account: &Account, room: usize, gaps: &[(Gap, bool)], rules: &PresenceRules, from_ms: i64) -> Vec<Move> {
     let own = &account.rooms[room];
-    let mut steps: Vec<(i64, Step<'_>)> = Vec::with_capacity(own.entries.len() + 2 * gaps.list.len());
+    let mut steps: Vec<(i64, Step<'_>)> = Vec::with_capacity(own.entries.len() + 2 * gaps.len());
     steps.extend(own.told.iter().take_while(|told| told.at_ms < from_ms).map(|told| (told.at_ms, Step::Told(*told))));
     steps.extend(own.entries.iter().map(|entry| (entry.at_ms, Step::Entry(entry.kind()))));
-    for gap in gaps.list.iter().filter(|gap| gap.back_ms.unwrap_or(i64::MAX) >= from_ms) {
-        let reconnected = is_reconnection(account, gap, rules.back_grace_ms);
-        let replaced = gap.back_ms == Some(gap.gone_ms);
+    for &(gap, reconnected) in gaps.iter().filter(|(gap, _)| gap.back_ms.unwrap_or(i64::MAX) >= from_ms) {
+        let replaced = gap.is_replacement();
         if replaced && reconnected {
             continue;
         }

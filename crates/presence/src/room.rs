@@ -2,7 +2,7 @@
 
 use barrage_event::event::Cause;
 use barrage_event::{EnvelopeView, Event, Topic};
-use barrage_projection::{ApplyError, Context, Intent, Projection, StoreError, TableDef};
+use barrage_projection::{ApplyError, Context, Intent, Projection, StoreError, TableDef, minute_of};
 use serde_json::{Map, Value as Json};
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -124,7 +124,7 @@ fn told<'e>(
 ) -> Result<(), ApplyError> {
     let key = (record.app, group_id);
     let horizon_ms = cx.stream_time_ms.saturating_sub(span(cx.rules.windows.lateness_ms));
-    let floor = u32::try_from(horizon_ms.max(0) / MINUTE_MS).unwrap_or(u32::MAX);
+    let floor = minute_of(horizon_ms);
     cx.buckets::<EarlyMoments>()?.expire_below(floor);
     if !said.comes() && cx.table::<Rooms>()?.get(&key)?.is_none() {
         for account in accounts {
@@ -157,7 +157,7 @@ fn keep_early(cx: &mut Context<'_>, key: RoomKey<'_>, account: &str, said: &Said
     if account.is_empty() {
         return Ok(());
     }
-    let minute = u32::try_from(cx.stream_time_ms.max(0) / MINUTE_MS).unwrap_or(u32::MAX);
+    let minute = minute_of(cx.stream_time_ms);
     let hash = early_hash(key, account);
     let mut rows = cx.buckets::<EarlyMoments>()?;
     let known = rows.remove(hash);

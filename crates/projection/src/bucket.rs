@@ -28,6 +28,12 @@ pub trait BucketTable: 'static {
     type Value: Value;
 }
 
+/// The minute of a time (ms since the epoch), 0 for times before it: what most rows are bucketed by.
+#[must_use]
+pub fn minute_of(time_ms: i64) -> u32 {
+    u32::try_from(time_ms.max(0) / 60_000).unwrap_or(u32::MAX)
+}
+
 const NONE: u32 = u32::MAX;
 
 #[derive(Debug)]

@@ -23,7 +23,7 @@ pub mod top;
 #[cfg(any(test, feature = "test-util"))]
 pub mod world;
 
-pub use bucket::{BucketOverlay, BucketRef, BucketTable};
+pub use bucket::{BucketOverlay, BucketRef, BucketTable, minute_of};
 pub use effects::{Effects, Intent};
 pub use key::{KeyCodec, KeyError};
 pub use overlay::{CommitSink, ErasedTable, StateHash, TableOverlay, TableRef, Tables};

@@ -1,6 +1,6 @@
 //! What an event adds to a room, and what an account may add to it among the recommendations.
 
-use barrage_projection::{Context, StoreError};
+use barrage_projection::{Context, StoreError, minute_of};
 use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128_with_seed};
 
 use crate::epochs::Way;
@@ -8,7 +8,6 @@ use crate::generation::Slot;
 use crate::proto::{Account, Generation, Room};
 use crate::tables::Accounts;
 
-const MINUTE_MS: i64 = 60_000;
 /// As far as an event time may be ahead of its receipt.
 const AHEAD_MS: i64 = 60_000;
 /// Bits behind the point of a weight.
@@ -82,8 +81,4 @@ pub(crate) fn change(
 
 fn lateness_ms(cx: &Context<'_>) -> i64 {
     i64::try_from(cx.rules.windows.lateness_ms).unwrap_or(i64::MAX)
-}
-
-fn minute_of(time_ms: i64) -> u32 {
-    u32::try_from(time_ms.max(0) / MINUTE_MS).unwrap_or(u32::MAX)
 }

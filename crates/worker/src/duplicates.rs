@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use barrage_event::identity::Identity;
 use barrage_event::rules::RuleSet;
-use barrage_projection::{Backing, StoreError, Tables};
+use barrage_projection::{Backing, StoreError, Tables, minute_of};
 use barrage_state::Meta;
 use barrage_state::runtime::{BusinessKeys, IdentityBlocks, IdentityMinutes};
 use prost::Message as _;
@@ -20,7 +20,6 @@ const BLOCK_IDENTITIES: u32 = 32;
 const SHARDS: usize = 256;
 /// Filters kept; a lookup asks about twenty minutes at most, other minutes are read in again when asked for.
 const FILTERS_MAX: usize = 64;
-const MINUTE_MS: i64 = 60_000;
 const DAY_MS: i64 = 86_400_000;
 /// Shards of a day's business keys.
 const BUSINESS_SHARDS: u16 = 1024;
@@ -51,10 +50,6 @@ pub(crate) enum BusinessKey {
     New,
     Same,
     OtherContent,
-}
-
-fn minute_of(time_ms: i64) -> u32 {
-    u32::try_from(time_ms.max(0) / MINUTE_MS).unwrap_or(u32::MAX)
 }
 
 fn shard_of(identity: u128) -> u8 {

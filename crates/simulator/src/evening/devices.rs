@@ -206,13 +206,8 @@ impl Evening {
         }
     }
 
-    /// A client that had died joins as it begins anew: so it was not in the room any more.
-    pub(super) fn show_anew(&mut self, room: RoomId) {
-        self.leave_visibly(room);
-    }
-
     /// The platform's view of a room loses one; a disbanded room has nobody to lose.
-    fn leave_visibly(&mut self, id: RoomId) {
+    pub(super) fn leave_visibly(&mut self, id: RoomId) {
         let now_ms = self.now_ms;
         let room = self.room(id);
         if room.stage != Stage::Destroyed {

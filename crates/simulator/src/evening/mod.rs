@@ -178,7 +178,7 @@ impl Evening {
             Happening::Notice { person, life } => self.notice_loss(person, life),
             Happening::Return { person, life } => self.come_back(person, life),
             Happening::GiveUp { person, life } => self.give_up(person, life),
-            Happening::ShownAnew { room } => self.show_anew(room),
+            Happening::ShownAnew { room } => self.leave_visibly(room),
             Happening::Other => self.other(),
             Happening::Stop => self.stop(),
         }
