@@ -310,7 +310,9 @@ fn a_stalled_log_costs_no_answer_and_new_records_queue_behind() {
         caller.end(one);
     }
     assert_eq!(caller.answered.len(), 1_500, "all were answered while the log held everything back");
-    assert_eq!(spool.status().partitions, 3);
+    // How many partitions still write to the spool depends on whether it has handed over all it holds; that nothing is
+    // acknowledged does not.
+    assert_eq!(spool.status().records, 1_500);
     log.set(Gate::Open);
     drained(&spool);
     check(log.log.as_ref(), &caller.answered);
