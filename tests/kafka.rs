@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use barrage_kafka_fixture::{Broker, prefix};
-use common::cluster::{Cluster, KEY, SESSION_MS};
+use common::cluster::{Cluster, KEY, Own, SESSION_MS};
 use common::scene::{Scene, Setting, alone, assert_same, evening};
 use common::{Server, all_reads, differences_at};
 
@@ -60,7 +60,11 @@ fn recorded_rooms_are_counted_on_kafka_as_they_were() {
         let dir = tempfile::tempdir().expect("a directory");
         let file = Path::new(&folder).join(name);
         let (recording, expected) = common::recording_in(&file);
-        let cluster = Cluster::start(dir.path(), &broker.brokers(), &prefix(), (2, 3, 2));
+        // The shipped rules: gifts are counted from messages, as a recording has no bills.
+        let shipped = dir.path().join("shipped.toml");
+        std::fs::write(&shipped, "").expect("writable");
+        let own = |_: &str, _| Own::default().with("BARRAGE_CONFIG", shipped.display());
+        let cluster = Cluster::start_with(dir.path(), &broker.brokers(), &prefix(), (2, 3, 2), &own);
         play(&cluster, recording.to_str().expect("UTF-8"));
         cluster.drained();
         let found = differences_at(cluster.query(), &expected, false);

@@ -246,18 +246,6 @@ pub(crate) fn hashes(status: &Json) -> BTreeMap<String, (String, String)> {
         .collect()
 }
 
-/// What the state is a function of the log by: the state hashes of all partitions, and the store hashes of accounts.
-///
-/// A room that was another process's, or nobody's yet, when an account's partition asked what it has seen, is told again and
-/// drops that: its numbers are the same, but not the end of its log, which the hash of the store holds.
-pub(crate) fn states(status: &Json) -> BTreeMap<String, (String, Option<String>)> {
-    let own = |(name, (state, store)): (String, (String, String))| {
-        let store = (!name.contains("room")).then_some(store);
-        (name, (state, store))
-    };
-    hashes(status).into_iter().map(own).collect()
-}
-
 /// The same of a query service at this URL.
 pub(crate) fn drained_at(query: &str) -> Json {
     let quiet = || {

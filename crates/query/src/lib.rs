@@ -48,7 +48,7 @@ pub use metrics::Metrics;
 pub use options::{AdminOptions, OptionError, OwnerOptions, QueryOptions};
 pub use owners::{
     AllHere, Claim, Directory, Owner, OwnerRecord, OwnerRecordError, OwnerService, OwnerTable, Owners, OwnersParts,
-    Shape, Sorts, serve_owner,
+    PeerMarks, Shape, Sorts, serve_owner,
 };
 pub use rules::{ApplyRulesError, RulesApplied, RulesControl, RulesVersion};
 pub use server::{ServerError, ServerLimits, serve};

@@ -62,6 +62,9 @@ pub(crate) enum Ask {
     WaitFor { offset: Offset, timeout_ms: u64 },
     /// The `SdkAppid`s that the partition knows.
     Apps,
+    /// What it has seen of a source of derived events, a log's uuid and a partition's number, when all below `end` is
+    /// applied.
+    SeenOf { end: Offset, source: (u128, u16) },
 }
 
 impl Ask {
@@ -207,6 +210,8 @@ pub(crate) enum Found {
     Done,
     /// To `Apps`.
     Apps(Vec<u32>),
+    /// To `SeenOf`: the highest (offset, index); nothing when nothing came.
+    HighWater(Option<(u64, u32)>),
 }
 
 impl Found {

@@ -99,11 +99,6 @@ table!(
     Intents, 9, "runtime.intents", (u64, u32), proto::IntentRow
 );
 
-table!(
-    /// What is known of the sending: one row.
-    Sending, 10, "runtime.sending", (u8,), proto::SendingRow
-);
-
 /// The runtime's tables.
 #[must_use]
 pub fn tables() -> Vec<TableDef> {
@@ -115,6 +110,5 @@ pub fn tables() -> Vec<TableDef> {
         TableDef::of::<Rules>(),
         TableDef::of::<Outbox>(),
         TableDef::of::<Intents>(),
-        TableDef::of::<Sending>(),
     ]
 }

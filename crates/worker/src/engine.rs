@@ -565,18 +565,6 @@ impl Engine {
         }
     }
 
-    /// Whether it is known which of the store's derived events are in the log already.
-    pub(crate) fn is_settled(&mut self) -> Result<bool, Stop> {
-        let backing: &Store = &self.store;
-        Ok(Outgoing::is_settled(&mut self.tables, backing)?)
-    }
-
-    /// From now on it is.
-    pub(crate) fn settle(&mut self) -> Result<(), Stop> {
-        let backing: &Store = &self.store;
-        Ok(self.outgoing.settle(&mut self.tables, backing)?)
-    }
-
     /// These derived events are in the log.
     pub(crate) fn sent(&mut self, keys: &[Key]) -> Result<(), Stop> {
         let backing: &Store = &self.store;

@@ -8,15 +8,12 @@ use std::ops::ControlFlow;
 
 use barrage_event::{Offset, Partition, Source};
 use barrage_projection::{Backing, Effects, Reader, ReaderExt as _, StoreError, Table, Tables};
-use barrage_state::proto::{IntentRow, OutboxRow, SendingRow};
-use barrage_state::runtime::{Intents, Outbox, Sending};
+use barrage_state::proto::{IntentRow, OutboxRow};
+use barrage_state::runtime::{Intents, Outbox};
 use serde_json::json;
 
 /// Place of something that is sent: the record that caused it, and the number among what that record caused.
 pub(crate) type Key = (u64, u32);
-
-/// The row of [`Sending`].
-const SENDING: u8 = 0;
 
 /// Writes what records cause into the tables of one partition.
 #[derive(Debug)]
@@ -37,7 +34,6 @@ pub(crate) struct Outgoing {
 struct Taken {
     derived: Vec<Key>,
     intents: Vec<Key>,
-    settled: bool,
 }
 
 impl Outgoing {
@@ -101,16 +97,6 @@ impl Outgoing {
         Ok(())
     }
 
-    /// Whether it is known from where on this store's events have to be sent.
-    pub(crate) fn is_settled(tables: &mut Tables, backing: &dyn Backing) -> Result<bool, StoreError> {
-        Ok(tables.table::<Sending>(backing)?.get(&(SENDING,))?.is_some_and(|row| row.settled))
-    }
-
-    pub(crate) fn settle(&mut self, tables: &mut Tables, backing: &dyn Backing) -> Result<(), StoreError> {
-        self.taken.settled = true;
-        tables.table::<Sending>(backing)?.set(&(SENDING,), SendingRow { settled: true })
-    }
-
     /// The tables are those of the last commit again: what was taken out since then is taken out of them, too.
     pub(crate) fn again(&mut self, tables: &mut Tables, backing: &dyn Backing) -> Result<(), StoreError> {
         self.waiting = 0;
@@ -120,10 +106,9 @@ impl Outgoing {
                 Ok(())
             })?;
         }
-        let Taken { derived, intents, settled } = std::mem::take(&mut self.taken);
+        let Taken { derived, intents } = std::mem::take(&mut self.taken);
         self.sent(&derived, tables, backing)?;
-        self.told(&intents, tables, backing)?;
-        if settled { self.settle(tables, backing) } else { Ok(()) }
+        self.told(&intents, tables, backing)
     }
 
     /// It is committed.
@@ -138,7 +123,7 @@ impl Outgoing {
 
     /// Whether there is something to commit beside applied records.
     pub(crate) fn is_touched(&self) -> bool {
-        self.taken.settled || !self.taken.derived.is_empty() || !self.taken.intents.is_empty()
+        !self.taken.derived.is_empty() || !self.taken.intents.is_empty()
     }
 }
 

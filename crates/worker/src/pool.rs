@@ -134,11 +134,12 @@ impl Worker {
     ) -> Result<Self, WorkerError> {
         let statistics = Arc::new(statistics);
         let assigned: Arc<Assigned> = Arc::default();
-        let local = || -> Arc<dyn SourceMarks> { Arc::new(LocalMarks { assigned: Arc::clone(&assigned) }) };
+        let stores =
+            Stores { log: Arc::clone(&log), statistics: Arc::clone(&statistics), assigned: Arc::clone(&assigned) };
         let common = Arc::new(Common {
-            log: Arc::clone(&log),
-            statistics: Arc::clone(&statistics),
-            marks: options.marks.clone().unwrap_or_else(local),
+            log,
+            statistics,
+            marks: Arc::new(LocalMarks { stores: stores.clone(), others: options.marks.clone() }),
             publisher: options.publisher.clone().unwrap_or_else(|| Arc::new(Nowhere)),
             assigned,
             homes: Homes::default(),
@@ -150,7 +151,6 @@ impl Worker {
             park: options.park,
             snapshots: options.snapshots.clone(),
         });
-        let stores = Stores { log, statistics, assigned: Arc::clone(&common.assigned) };
         let count = options.threads.clamp(1, 64).min(common.log.all_partitions().len().max(1));
         let (senders, receivers): (Vec<_>, Vec<_>) = (0..count).map(|_| mpsc::channel()).unzip();
         let assignments = Assignments::new(Arc::clone(&common), senders);

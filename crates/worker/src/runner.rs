@@ -247,12 +247,8 @@ impl Runner {
     fn start_rebuild(&mut self) {
         let made = self.dir.next().map_err(Stop::from).and_then(|dir| {
             let (mut engine, _) = self.open_engine(&dir)?;
-            if let Some(live) = &mut self.engine {
+            if let Some(live) = &self.engine {
                 engine.set_outgoing_floor(live.first_unsent()?);
-                // What the live store knows of the sending holds for the one that takes its place.
-                if live.is_settled()? {
-                    engine.settle()?;
-                }
             }
             Ok(Rebuild { engine, dir })
         });

@@ -5,12 +5,13 @@
 //! order, whatever fails in between.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use barrage_event::routes::partition_of;
 use barrage_event::{Offset, Partition, Topic};
-use barrage_log::{Ack, AppendBatch, AppendError, EventLog};
+use barrage_log::{Ack, AppendBatch, AppendError};
 use barrage_state::proto::{IntentRow, OutboxRow};
 use barrage_state::runtime::{Intents, Outbox};
 
@@ -18,6 +19,8 @@ use crate::common::Common;
 use crate::engine::{Engine, Stop};
 use crate::outbox::{Key, behind, rows};
 use crate::publisher::{Publication, Publisher};
+use crate::status::Unavailable;
+use crate::stores::Stores;
 
 /// How long a publisher that has failed is left alone.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
@@ -29,10 +32,33 @@ pub(crate) struct Sender {
     batch: AppendBatch,
     derived: Lane<Ack>,
     intents: Lane<Publication>,
-    /// How far the rooms have to be read until their high-waters say what this store has sent; taken once.
-    ends: Option<BTreeMap<Partition, Offset>>,
+    /// What partitions of rooms had seen of this one when this process first had something for them. A store that was
+    /// made anew, restored from a snapshot or left behind by an earlier assignment makes events again that were sent
+    /// before; those are not sent a second time.
+    seen: BTreeMap<u16, Seen>,
+    /// The question where the rooms' partitions end, put to the log before anything else.
+    ends: Option<u64>,
+    /// What is next waits until it is known whether its room has seen it.
+    later: bool,
     /// Publishing failed and is tried again then.
     retry_at: Option<Instant>,
+}
+
+/// What a partition of rooms has seen of this one.
+enum Seen {
+    /// It is known when all below `end` is applied there: whatever was sent before is in the log by then.
+    Asked { end: Offset },
+    /// The high-water of this source there.
+    Known(Option<Key>),
+}
+
+/// What becomes of a row of the outbox.
+enum Road {
+    /// It is not known yet; the ones behind it wait, too.
+    Later,
+    /// The room has seen it.
+    Nowhere,
+    Out,
 }
 
 /// One kind of what is sent.
@@ -52,7 +78,7 @@ impl<A> Default for Lane<A> {
 impl<A> Lane<A> {
     fn on_its_way(&mut self, keys: Vec<Key>, answer: A) {
         if let Some(&last) = keys.last() {
-            self.next = behind(last);
+            self.next = self.next.max(behind(last));
         }
         self.in_flight = Some((keys, answer));
     }
@@ -70,7 +96,9 @@ impl Default for Sender {
             batch: AppendBatch::new(),
             derived: Lane::default(),
             intents: Lane::default(),
+            seen: BTreeMap::new(),
             ends: None,
+            later: false,
             retry_at: None,
         }
     }
@@ -85,7 +113,7 @@ impl Sender {
 
     /// Whether an answer is waited for.
     pub(crate) fn is_waiting(&self) -> bool {
-        self.derived.in_flight.is_some() || self.intents.in_flight.is_some() || self.retry_at.is_some()
+        self.later || self.derived.in_flight.is_some() || self.intents.in_flight.is_some() || self.retry_at.is_some()
     }
 
     /// Goes on as far as it can without waiting.
@@ -111,7 +139,7 @@ impl Sender {
                 Some(Err(_)) => self.derived.again(&keys),
             }
         }
-        if !self.derived.look || (!engine.is_settled()? && !self.settle(engine, common)?) {
+        if !self.derived.look {
             return Ok(());
         }
         if engine.outgoing() == 0 {
@@ -126,11 +154,29 @@ impl Sender {
         }
         let rooms = common.log.partitions(Topic::Room);
         self.batch.clear();
-        for (_, OutboxRow { app, room, record }) in &rows {
-            let partition = Partition { topic: Topic::Room, index: partition_of(*app, room, rooms) };
-            self.batch.push(partition, |buffer| buffer.extend_from_slice(record));
+        self.later = false;
+        let (mut keys, mut seen) = (Vec::new(), Vec::new());
+        for (key, OutboxRow { app, room, record }) in rows {
+            let partition = Partition { topic: Topic::Room, index: partition_of(app, &room, rooms) };
+            match self.road(partition, key, engine.partition().index, common) {
+                Road::Later => {
+                    (self.derived.look, self.later) = (true, true);
+                    break;
+                }
+                Road::Nowhere => seen.push(key),
+                Road::Out => {
+                    self.batch.push(partition, |buffer| buffer.extend_from_slice(&record));
+                    keys.push(key);
+                }
+            }
         }
-        let keys: Vec<Key> = rows.into_iter().map(|(key, _)| key).collect();
+        if let Some(&last) = seen.last() {
+            engine.sent(&seen)?;
+            self.derived.next = self.derived.next.max(behind(last));
+        }
+        if keys.is_empty() {
+            return Ok(());
+        }
         match common.log.append(&mut self.batch) {
             Ok(ack) => self.derived.on_its_way(keys, ack),
             Err(AppendError::Full { .. } | AppendError::Failed { .. } | AppendError::Closed) => {
@@ -146,44 +192,25 @@ impl Sender {
         Ok(())
     }
 
-    /// A store that was made from the log's start has everything in its outbox again. What the rooms have seen of it is
-    /// taken out before anything is sent; that is known when they, and this partition itself, are read as far as the log
-    /// went when this began.
-    fn settle(&mut self, engine: &mut Engine, common: &Common) -> Result<bool, Stop> {
-        let log: &dyn EventLog = common.log.as_ref();
-        let own = engine.partition();
-        let ends = self.ends.get_or_insert_with(|| {
-            let concerned = |partition: &Partition| partition.topic == Topic::Room || *partition == own;
-            log.all_partitions().into_iter().filter(concerned).map(|p| (p, log.end(p))).collect()
-        });
-        if ends.get(&own).is_some_and(|end| engine.committed().next_offset < end.0) {
-            return Ok(false);
+    /// Where a row of the outbox goes.
+    fn road(&mut self, room: Partition, key: Key, own: u16, common: &Common) -> Road {
+        let log = &common.log;
+        let ends = *self.ends.get_or_insert_with(|| log.ask_ends());
+        let seen = match self.seen.entry(room.index) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(_) if log.ends_answered() < ends => return Road::Later,
+            Entry::Vacant(entry) => entry.insert(Seen::Asked { end: log.end(room) }),
+        };
+        if let Seen::Asked { end } = *seen {
+            match common.marks.mark(room, end, (log.uuid(), own)) {
+                Mark::Unknown => return Road::Later,
+                Mark::Known(mark) => *seen = Seen::Known(mark),
+            }
         }
-        let mut marks = BTreeMap::new();
-        for (&room, &end) in ends.iter().filter(|(partition, _)| **partition != own) {
-            match common.marks.mark(room, end, (log.uuid(), own.index)) {
-                Mark::Unknown => return Ok(false),
-                Mark::Known(mark) => marks.insert(room.index, mark),
-            };
+        match *seen {
+            Seen::Known(Some(mark)) if key <= mark => Road::Nowhere,
+            _ => Road::Out,
         }
-        let rooms = common.log.partitions(Topic::Room);
-        let mut from = (0, 0);
-        loop {
-            let rows = engine.store().read(|snapshot| rows::<Outbox>(snapshot, from, ROWS_MAX))??;
-            let Some(&(last, _)) = rows.last() else { break };
-            from = behind(last);
-            let seen = |(key, row): &(Key, OutboxRow)| {
-                let mark = marks.get(&partition_of(row.app, &row.room, rooms)).copied().flatten();
-                mark.is_some_and(|mark| *key <= mark)
-            };
-            let keys: Vec<Key> = rows.iter().filter(|row| seen(row)).map(|(key, _)| *key).collect();
-            engine.sent(&keys)?;
-        }
-        engine.settle()?;
-        self.ends = None;
-        // The rows are gone with the next commit; the look after that finds what is to be sent.
-        self.derived.look = false;
-        Ok(false)
     }
 
     fn step_intents(&mut self, engine: &mut Engine, common: &Common) -> Result<(), Stop> {
@@ -246,31 +273,30 @@ pub enum Mark {
 /// Knows what rooms have seen of a source of derived events.
 pub trait SourceMarks: Send + Sync {
     /// What the partition `room` has seen of the source, the partition of `barrage.user` with this number in the log with
-    /// this uuid, when it has applied all records below `end`. Never waits.
+    /// this uuid, when it has applied all records below `end`. Never waits. A room that cannot be asked for long has seen
+    /// nothing as far as anybody knows: it drops what comes a second time.
     fn mark(&self, room: Partition, end: Offset, source: (u128, u16)) -> Mark;
 }
 
-/// Asks the stores of this process.
+/// Asks the stores of this process, and another about the rooms of other processes.
 pub(crate) struct LocalMarks {
-    pub(crate) assigned: Arc<crate::shared::Assigned>,
+    pub(crate) stores: Stores,
+    pub(crate) others: Option<Arc<dyn SourceMarks>>,
 }
 
 impl SourceMarks for LocalMarks {
-    fn mark(&self, room: Partition, end: Offset, (log_uuid, partition): (u128, u16)) -> Mark {
-        // A room of another process is not asked: what it has seen is sent again, and it drops it. That costs room in
-        // the log, and only where a store is made from the log's start.
-        let Some(shared) = self.assigned.get(room) else { return Mark::Known(None) };
-        let Ok(store) = shared.store() else { return Mark::Unknown };
-        let mark = store.read(|snapshot| {
-            let meta = snapshot.meta();
-            if meta.next_offset < end.0 {
-                return Mark::Unknown;
-            }
-            let uuid = log_uuid.to_be_bytes();
-            let mark = meta.source_marks.iter().find(|m| m.log_uuid == uuid && m.partition == u32::from(partition));
-            Mark::Known(mark.map(|mark| (mark.offset, mark.index)))
+    fn mark(&self, room: Partition, end: Offset, source: (u128, u16)) -> Mark {
+        let read = self.stores.read(room, |snapshot| {
+            if snapshot.next_offset() < end { Mark::Unknown } else { Mark::Known(snapshot.source_mark(source)) }
         });
-        mark.unwrap_or(Mark::Unknown)
+        match (read, &self.others) {
+            (Ok(mark), _) => mark,
+            (Err(Unavailable::NotMine(_)), Some(others)) => others.mark(room, end, source),
+            (Err(Unavailable::Starting(_) | Unavailable::TimedOut(_)), _) => Mark::Unknown,
+            (Err(Unavailable::NotMine(_) | Unavailable::Stopped { .. } | Unavailable::Store(_)), _) => {
+                Mark::Known(None)
+            }
+        }
     }
 }
 

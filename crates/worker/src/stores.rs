@@ -93,6 +93,16 @@ impl Snapshot<'_> {
         self.meta().stream_time
     }
 
+    /// The highest (offset, index) that came from a source of derived events: the partition of `barrage.user` with this
+    /// number in the log with this uuid; `None` when nothing did.
+    #[must_use]
+    pub fn source_mark(&self, (log_uuid, partition): (u128, u16)) -> Option<(u64, u32)> {
+        let uuid = log_uuid.to_be_bytes();
+        let marks = &self.meta().source_marks;
+        let mark = marks.iter().find(|mark| mark.log_uuid == uuid && mark.partition == u32::from(partition))?;
+        Some((mark.offset, mark.index))
+    }
+
     /// The rules in force.
     #[must_use]
     pub fn rules(&self) -> &Arc<RuleSet> {

@@ -11,8 +11,8 @@ use barrage_event::Partition;
 use barrage_ingest::{Appender, Clock, LogClock, Rules, RulesTopic, Spool, SpoolMetrics, SystemClock, new_incarnation};
 use barrage_log::{EmbeddedLog, EventLog, Group, KafkaLog, KafkaMetrics, KafkaOptions, KnownLog};
 use barrage_query::api::{Around, Trim};
-use barrage_query::{AllHere, Directory, Local, OwnerTable, Owners, OwnersParts, Shape, Sorts};
-use barrage_worker::{Phase, Stores, Worker, WorkerOptions};
+use barrage_query::{AllHere, Directory, Local, OwnerTable, Owners, OwnersParts, PeerMarks, Shape, Sorts};
+use barrage_worker::{Phase, SourceMarks, Stores, Worker, WorkerOptions};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
@@ -195,7 +195,8 @@ impl Parts {
         let mut local = None;
         if role.projects() {
             let statistics = crate::statistics::statistics();
-            let options = worker_options(&config, Box::new(notifications::Topic::open(options)?))?;
+            let mut options = worker_options(&config, Box::new(notifications::Topic::open(options)?))?;
+            options.marks = table.clone().map(|table| others_marks(table, &api_key, &config));
             let started = Worker::start_without_partitions(&options, Arc::clone(&as_log), statistics, &mut registry)?;
             let scans = config.query.scans_in_flight_max;
             local = Some(Local::with_snapshots(started.stores(), started.snapshots(), scans));
@@ -426,6 +427,11 @@ fn worker_options(config: &Config, board: Box<dyn notifications::Board>) -> anyh
     options.publisher = Some(Arc::new(Notifications::start(board)?));
     options.snapshots = config.snapshot.options().context("snapshots cannot be kept")?;
     Ok(options)
+}
+
+/// Asks other processes what their rooms have seen.
+fn others_marks(table: Arc<OwnerTable>, api_key: &str, config: &Config) -> Arc<dyn SourceMarks> {
+    Arc::new(PeerMarks::new(table, api_key, &config.query))
 }
 
 /// The version of the rules that a partition's store has, if it can be told.

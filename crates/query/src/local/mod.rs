@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use barrage_event::{Partition, Position};
 use barrage_projection::ReadContext;
-use barrage_worker::{PartitionStatus, RebuildError, Snapshot, Snapshots, Stores, TakeError};
+use barrage_worker::{PartitionStatus, RebuildError, Snapshot, Snapshots, Stores, TakeError, Unavailable};
 use tokio::sync::Semaphore;
 
 use self::fields::{
@@ -144,6 +144,13 @@ impl Local {
             Ask::Apps => {
                 let (apps, _) = self.read(question, |view| Ok(view.snapshot.meta().apps.clone()))?;
                 Ok(Found::Apps(apps))
+            }
+            Ask::SeenOf { end, source } => {
+                let read =
+                    |snapshot: &Snapshot<'_>| (snapshot.next_offset() >= *end).then(|| snapshot.source_mark(*source));
+                let seen = self.0.stores.read(partition, read)?;
+                let not_yet = || Failure::from(Unavailable::TimedOut(Position { partition, offset: *end }));
+                Ok(Found::HighWater(seen.ok_or_else(not_yet)?))
             }
             Ask::WaitFor { .. } => Err(Failure::not_an_answer()),
         }

@@ -6,6 +6,7 @@
 
 mod directory;
 mod gather;
+mod marks;
 mod peers;
 mod record;
 mod service;
@@ -22,6 +23,7 @@ use tokio::time::Instant;
 
 pub use self::directory::{AllHere, Claim, Directory, Owner, OwnerTable};
 pub(crate) use self::gather::Gather;
+pub use self::marks::PeerMarks;
 use self::peers::Peers;
 pub use self::record::{OwnerRecord, OwnerRecordError};
 pub use self::service::{OwnerService, serve_owner};

@@ -42,6 +42,10 @@ fn found_out(found: Found) -> proto::Answer {
         Found::Status(found) => (None, Wire::Status(status(&found))),
         Found::Done => (None, Wire::Done(proto::Done {})),
         Found::Apps(apps) => (None, Wire::Apps(proto::AppList { apps })),
+        Found::HighWater(place) => {
+            let place = place.map(|(offset, index)| proto::EventPlace { offset, index });
+            (None, Wire::HighWater(proto::HighWater { place }))
+        }
     };
     let seen = seen.map(|seen| proto::Seen {
         next_offset: seen.next_offset.0,
@@ -150,6 +154,7 @@ fn found_in(partition: Partition, answer: proto::Answer) -> Result<Found, BadMes
         Wire::Status(status) => Found::Status(Box::new(status_in(partition, status)?)),
         Wire::Done(proto::Done {}) => Found::Done,
         Wire::Apps(apps) => Found::Apps(apps.apps),
+        Wire::HighWater(found) => Found::HighWater(found.place.map(|place| (place.offset, place.index))),
     })
 }
 
@@ -289,6 +294,8 @@ mod tests {
             Found::Status(Box::new(status)),
             Found::Done,
             Found::Apps(vec![1, u32::MAX]),
+            Found::HighWater(None),
+            Found::HighWater(Some((u64::MAX, u32::MAX))),
         ] {
             let (before, after) = travelled(found);
             assert_eq!(before, after);

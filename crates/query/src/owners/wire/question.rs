@@ -53,6 +53,11 @@ fn ask_out(ask: &Ask) -> Wire {
         Ask::Snapshot => Wire::Snapshot(proto::Snapshot {}),
         Ask::WaitFor { offset, timeout_ms } => Wire::WaitFor(proto::WaitFor { offset: offset.0, timeout_ms }),
         Ask::Apps => Wire::Apps(proto::Apps {}),
+        Ask::SeenOf { end, source: (log_uuid, partition) } => Wire::SeenOf(proto::SeenOf {
+            end: end.0,
+            log_uuid: log_uuid.to_be_bytes().to_vec(),
+            user_partition: partition.into(),
+        }),
     }
 }
 
@@ -109,6 +114,11 @@ fn ask_in(wire: Wire) -> Result<Ask, BadMessage> {
             Ask::WaitFor { offset: Offset(offset), timeout_ms }
         }
         Wire::Apps(proto::Apps {}) => Ask::Apps,
+        Wire::SeenOf(proto::SeenOf { end, log_uuid, user_partition }) => {
+            let log_uuid = <[u8; 16]>::try_from(log_uuid).map_err(|_| BadMessage("log_uuid is none"))?;
+            let partition = u16::try_from(user_partition).map_err(|_| BadMessage("user_partition is out of range"))?;
+            Ask::SeenOf { end: Offset(end), source: (u128::from_be_bytes(log_uuid), partition) }
+        }
     })
 }
 
@@ -162,6 +172,7 @@ mod tests {
             Ask::Snapshot,
             Ask::WaitFor { offset: Offset(u64::MAX), timeout_ms: 60_000 },
             Ask::Apps,
+            Ask::SeenOf { end: Offset(u64::MAX), source: (u128::MAX, u16::MAX) },
         ] {
             let sent = Question { partition: Partition::room(3), at_ms: 12, ask };
             assert_eq!(question(request(&sent, 4)), Ok((sent, 4)));
@@ -177,6 +188,7 @@ mod tests {
             AskRequest { at_ms: -1, ..good(Ask::Apps) },
             AskRequest { at_ms: i64::MAX, ..good(Ask::Apps) },
             AskRequest { question: None, ..good(Ask::Apps) },
+            AskRequest { question: Some(Wire::SeenOf(proto::SeenOf::default())), ..good(Ask::Apps) },
             AskRequest { question: Some(Wire::RoomsBefore(proto::RoomsBefore::default())), ..good(Ask::Apps) },
             good(minutes(-1, None)),
             good(minutes(0, Some((i64::MIN, 1)))),
