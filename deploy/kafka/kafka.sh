@@ -206,7 +206,11 @@ start() {
       note "node $node runs already on 127.0.0.1:$(client_port "$node")"
       continue
     fi
-    # Something else on the port would answer in the broker's place.
+    # Something else on the port would answer in the broker's place. A node that was killed holds it a moment longer.
+    for _ in $(seq 50); do
+      (exec 3<>"/dev/tcp/127.0.0.1/$(client_port "$node")") 2>/dev/null || break
+      sleep 0.1
+    done
     if (exec 3<>"/dev/tcp/127.0.0.1/$(client_port "$node")") 2>/dev/null; then
       die "port $(client_port "$node") is taken by another program: stop that, or choose another with --port"
     fi

@@ -239,10 +239,13 @@ impl Broker {
 
     /// Waits for the end of a process that is not our child: the script started it and ended long ago.
     fn gone(pid: Pid) {
-        // One that nobody has collected yet counts as gone.
+        // One that nobody has collected yet counts as gone, but not before its last thread is: until then it holds its
+        // ports, though its first thread is dead already.
         let dead = |stat: String| stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z'));
-        let stat = format!("/proc/{}/stat", pid.as_raw_nonzero());
-        while test_kill_process(pid).is_ok() && !std::fs::read_to_string(&stat).is_ok_and(dead) {
+        let process = format!("/proc/{}", pid.as_raw_nonzero());
+        let alone = || std::fs::read_dir(format!("{process}/task")).map_or(true, |threads| threads.count() <= 1);
+        let ended = || std::fs::read_to_string(format!("{process}/stat")).is_ok_and(dead) && alone();
+        while test_kill_process(pid).is_ok() && !ended() {
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
     }
