@@ -1,15 +1,21 @@
 //! Topics that are not what they were.
 
-use rdkafka::ClientConfig;
+use std::time::Duration;
+
+use barrage_event::routes::partition_of;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use barrage_kafka_fixture::{Broker, prefix};
 
 use crate::common::cluster::{Cluster, KEY, Process};
 use crate::common::scene::{alone, evening, lines_of, rooms_of};
 use crate::common::{escape, get_text, run_with, wait_until};
+
+/// How long a broker may take.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// An administrator who does what should not be done.
 struct Administrator {
@@ -28,6 +34,18 @@ impl Administrator {
         let new = NewPartitions::new(topic, partitions);
         let grown = self.runtime.block_on(self.client.create_partitions([&new], &AdminOptions::new()));
         grown.expect("answered")[0].as_ref().expect("grown");
+    }
+
+    /// Deletes all records that a partition has now, as a retention does that is shorter than an outage.
+    fn truncate(&self, topic: &str, partition: i32) {
+        let mut ends = TopicPartitionList::new();
+        let (_, end) = self.client.inner().fetch_watermarks(topic, partition, PATIENCE).expect("answered");
+        assert!(end > 0, "there is something to delete");
+        ends.add_partition_offset(topic, partition, Offset::Offset(end)).expect("an offset");
+        let gone = self.runtime.block_on(self.client.delete_records(&ends, &AdminOptions::new()));
+        for element in gone.expect("answered").elements() {
+            element.error().expect("deleted");
+        }
     }
 
     /// Deletes a topic and makes an empty one in its place.
@@ -166,5 +184,61 @@ fn a_topic_made_anew_stops_its_partitions_and_no_others() {
     wait_until("a partition stops again", || {
         (projector.log().matches("the partition has stopped").count() > 1).then_some(())
     });
+    cluster.stop();
+}
+
+/// The lines of a log that say that a partition has stopped.
+fn stops(process: &Process) -> Vec<String> {
+    process.log().lines().filter(|line| line.contains("the partition has stopped")).map(str::to_owned).collect()
+}
+
+#[test]
+fn records_that_are_deleted_before_they_are_read_stop_their_partition() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().expect("a directory");
+    let (first, _) = evening(&dir.path().join("first"), 15, "small");
+    let (second, truth) = evening(&dir.path().join("second"), 16, "small");
+    let broker = Broker::start(1);
+    let mut cluster = Cluster::start(dir.path(), &broker.brokers(), &prefix(), (1, 1, 1));
+    play(&cluster, &first);
+    cluster.drained();
+    cluster.projectors[0].stop();
+    // Callbacks come all the same; nobody reads them before they are gone.
+    let file = second.to_str().expect("UTF-8");
+    let (code, output) = run_with(["replay", file, "--to", &cluster.balancer.url, "--quiet"], &[]);
+    assert_eq!(code, 0, "{output}");
+    Administrator::new(&broker).truncate(&format!("{}user", cluster.prefix), 0);
+
+    let app = barrage_simulator::Config::default().app;
+    let users: Vec<(u16, String)> = truth["users"]
+        .as_object()
+        .expect("users")
+        .keys()
+        .map(|user| (partition_of(app, user, 4), format!("/v1/users/{}", escape(user))))
+        .collect();
+    let of = |wanted: &dyn Fn(u16) -> bool| {
+        users.iter().find(|(partition, _)| wanted(*partition)).map(|(_, path)| path.clone()).expect("a user")
+    };
+    let (hit, spared) = (of(&|partition| partition == 0), of(&|partition| partition != 0));
+    // With its own store, which lacks what is gone; again; and without one, from snapshots that lack it, too.
+    for round in 1..=3 {
+        let projector = &mut cluster.projectors[0];
+        if round > 1 {
+            projector.stop();
+        }
+        if round == 3 {
+            std::fs::remove_dir_all(projector.dir.join("state")).expect("there");
+        }
+        projector.restart();
+        let projector = &cluster.projectors[0];
+        wait_until("the partition stops", || (stops(projector).len() >= round).then_some(()));
+        let stops = stops(projector);
+        assert!(stops.iter().all(|line| line.contains("user/0") && line.contains("starts at offset")), "{stops:#?}");
+        let (ready, text) = projector.readiness();
+        assert!(ready == 503 && text.contains("user/0"), "{text}");
+        // Its users are not read, not even the numbers that were right once; others are.
+        wait_until("other users are read", || (read(&cluster, &spared).0 == 200).then_some(()));
+        assert_eq!(read(&cluster, &hit).0, 503, "round {round}");
+    }
     cluster.stop();
 }
