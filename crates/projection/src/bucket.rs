@@ -225,6 +225,10 @@ impl<T: BucketTable> ErasedTable for BucketOverlay<T> {
         self.dirty.len() * size_of::<Slot<T::Value>>() + self.deleted.len() * 40
     }
 
+    fn is_cache(&self) -> bool {
+        false
+    }
+
     fn evict(&mut self, _: usize) {}
 }
 

@@ -57,6 +57,8 @@ pub trait ErasedTable: Any + Send {
     fn bytes(&self) -> usize;
     /// Memory of rows that changed since the last commit, bytes, estimated.
     fn dirty_bytes(&self) -> usize;
+    /// Whether clean rows can be dropped and read again; else all rows are always in memory.
+    fn is_cache(&self) -> bool;
     /// Drops clean rows that were not used lately until at most `target` bytes are left, as far as possible.
     fn evict(&mut self, target: usize);
 }
@@ -125,8 +127,10 @@ impl<T: Table> TableOverlay<T> {
         value_bytes: usize,
     ) -> usize {
         let bytes = row.len() + value_bytes + size_of::<Slot<T::Value>>() + ROW_OVERHEAD_BYTES;
+        // A row is in use when it is asked for a second time: what many events touch once each must not push out what
+        // all of them touch.
         let slot =
-            Slot { row, value, committed, bytes: u32::try_from(bytes).unwrap_or(u32::MAX), dirty: false, used: true };
+            Slot { row, value, committed, bytes: u32::try_from(bytes).unwrap_or(u32::MAX), dirty: false, used: false };
         self.bytes += bytes;
         let at = if let Some(at) = self.free.pop() {
             self.slots[at as usize] = slot;
@@ -167,6 +171,19 @@ impl<T: Table> TableOverlay<T> {
         Ok(self.add(hash, row, value, committed, found_bytes))
     }
 
+    /// Drops a row that is not dirty from memory.
+    fn forget(&mut self, at: u32) {
+        let slot = &mut self.slots[at as usize];
+        let hash = memory_hash(&slot.row);
+        slot.row = Box::default();
+        slot.value = None;
+        self.bytes -= slot.bytes as usize;
+        if let Ok(entry) = self.index.find_entry(hash, |&i| i == at) {
+            entry.remove();
+        }
+        self.free.push(at);
+    }
+
     fn touch(&mut self, at: usize) {
         let slot = &mut self.slots[at];
         if !slot.dirty {
@@ -185,7 +202,8 @@ impl<T: Table> ErasedTable for TableOverlay<T> {
 
     fn commit(&mut self, sink: &mut dyn CommitSink, hash: &mut StateHash) {
         let mut whole = std::mem::take(&mut self.scratch);
-        for at in self.dirty.drain(..) {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for at in dirty.drain(..) {
             let slot = &mut self.slots[at as usize];
             slot.dirty = false;
             if let Some(value) = &slot.value {
@@ -201,12 +219,16 @@ impl<T: Table> ErasedTable for TableOverlay<T> {
                 let bytes = whole.len() + size_of::<Slot<T::Value>>() + ROW_OVERHEAD_BYTES;
                 self.bytes = self.bytes - slot.bytes as usize + bytes;
                 slot.bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-            } else if slot.committed != 0 {
-                sink.delete(&slot.row);
-                hash.change(slot.committed, 0);
-                slot.committed = 0;
+            } else {
+                if slot.committed != 0 {
+                    sink.delete(&slot.row);
+                    hash.change(slot.committed, 0);
+                }
+                // Nobody asks again for a row that was taken out, as the places of an index are.
+                self.forget(at);
             }
         }
+        self.dirty = dirty;
         self.scratch = whole;
         self.dirty_bytes = 0;
     }
@@ -227,6 +249,10 @@ impl<T: Table> ErasedTable for TableOverlay<T> {
         self.dirty_bytes
     }
 
+    fn is_cache(&self) -> bool {
+        true
+    }
+
     fn evict(&mut self, target: usize) {
         // Two rounds at most: the first takes the marks of use away, the second finds what was not used since.
         let mut steps = self.slots.len() * 2;
@@ -241,15 +267,7 @@ impl<T: Table> ErasedTable for TableOverlay<T> {
                 slot.used = false;
                 continue;
             }
-            let hash = memory_hash(&slot.row);
-            slot.row = Box::default();
-            slot.value = None;
-            self.bytes -= slot.bytes as usize;
-            let at = u32::try_from(self.clock).unwrap_or(u32::MAX);
-            if let Ok(entry) = self.index.find_entry(hash, |&i| i == at) {
-                entry.remove();
-            }
-            self.free.push(at);
+            self.forget(u32::try_from(self.clock).unwrap_or(u32::MAX));
         }
         if self.slots.len() == self.free.len() {
             *self = Self::default();
@@ -459,14 +477,18 @@ impl Tables {
     }
 
     /// Shrinks the clean rows so that all tables together hold about `target` bytes.
+    ///
+    /// What is always in memory takes its part first, but never more than three quarters: rows that many events change
+    /// would else be read again after every commit.
     pub fn evict(&mut self, target: usize) {
-        let total = self.bytes();
-        if total <= target {
+        let cached: usize = self.overlays.iter().filter(|overlay| overlay.is_cache()).map(|o| o.bytes()).sum();
+        let target = target.saturating_sub(self.bytes() - cached).max(target / 4);
+        if cached <= target {
             return;
         }
-        for overlay in &mut self.overlays {
+        for overlay in self.overlays.iter_mut().filter(|overlay| overlay.is_cache()) {
             // Every table gives the same share; 128-bit so that the product cannot overflow.
-            let share = (overlay.bytes() as u128 * target as u128 / total as u128) as usize;
+            let share = (overlay.bytes() as u128 * target as u128 / cached as u128) as usize;
             overlay.evict(share);
         }
     }
