@@ -20,9 +20,8 @@ use crate::prepare::{self, log_options};
 use crate::report::{Aim, Report};
 use crate::traffic::Crowd;
 
-/// As in the worker: bytes a step, records and time between commits.
+/// As in the worker: bytes a step, time between commits.
 const STEP_BYTES: usize = 1 << 20;
-const COMMIT_RECORDS: u64 = 100_000;
 const COMMIT_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The default of the worker's options.
@@ -264,10 +263,8 @@ impl Engines {
         }
         self.pass.records += engine.next_offset().0 - from.0;
         let since = *dirty_since.get_or_insert_with(Instant::now);
-        let due = since.elapsed() >= COMMIT_INTERVAL
-            || engine.uncommitted() >= COMMIT_RECORDS
-            || engine.dirty_bytes() > self.overlay_bytes / 2;
-        if due {
+        let behind = engine.next_offset() < end;
+        if engine.wants_commit(since.elapsed(), COMMIT_INTERVAL, behind, self.overlay_bytes) {
             self.commit(place)?;
         }
         Ok(true)

@@ -135,14 +135,18 @@ impl DuplicateWindow {
         let blocks = tables.table::<IdentityBlocks>(backing)?;
         let block = if at % BLOCK_IDENTITIES == 0 { blocks.entry_known_new(&key) } else { blocks.entry(&key)? };
         block.identities.extend_from_slice(&id.to_le_bytes());
-        let known = self.minutes.entry(minute).or_insert_with(|| {
-            // A minute without a row yet: the empty filter is complete.
-            self.filters += 1;
-            Minute { last_log_ms: log_time_ms, filter: Some(BloomChain::default()) }
-        });
-        known.last_log_ms = known.last_log_ms.max(log_time_ms);
-        if let Some(filter) = &mut known.filter {
+        if let Some(known) = self.minutes.get_mut(&minute) {
+            known.last_log_ms = known.last_log_ms.max(log_time_ms);
+            if let Some(filter) = &mut known.filter {
+                filter.insert(id);
+            }
+        } else {
+            // A minute without a row yet: the empty filter is complete. As many are expected as came in the one before.
+            let before = self.minutes.range(..minute).next_back().and_then(|(_, known)| known.filter.as_ref());
+            let mut filter = BloomChain::expecting(before.map_or(0, BloomChain::len));
             filter.insert(id);
+            self.minutes.insert(minute, Minute { last_log_ms: log_time_ms, filter: Some(filter) });
+            self.filters += 1;
         }
         if self.filters > FILTERS_MAX {
             // The oldest minute that is not the one just used.
@@ -209,9 +213,11 @@ fn shard_count(minute: u32, shard: u8, tables: &mut Tables, backing: &dyn Backin
 }
 
 fn read_filter(minute: u32, tables: &mut Tables, backing: &dyn Backing) -> Result<BloomChain, StoreError> {
-    let mut filter = BloomChain::default();
     let counts = tables.table::<IdentityMinutes>(backing)?.get(&(minute,))?.map(|row| row.counts.clone());
-    for (shard, count) in (0..=u8::MAX).zip(counts.unwrap_or_default()) {
+    let counts = counts.unwrap_or_default();
+    let len: u64 = counts.iter().map(|&count| u64::from(count)).sum();
+    let mut filter = BloomChain::expecting(usize::try_from(len).unwrap_or(usize::MAX));
+    for (shard, count) in (0..=u8::MAX).zip(counts) {
         for block in 0..count.div_ceil(BLOCK_IDENTITIES) {
             let mut blocks = tables.table::<IdentityBlocks>(backing)?;
             let Some(block) = blocks.get(&(minute, shard, block))? else { continue };

@@ -85,6 +85,10 @@ pub enum Stop {
     Tables(String),
 }
 
+/// Records between commits at most, so that little is read again after a crash.
+const COMMIT_RECORDS: u64 = 100_000;
+/// Shortest time between commits of a partition that is behind its log.
+const BEHIND: Duration = Duration::from_secs(1);
 /// How long a store that is opened waits for the record that it saw last.
 const READ_WAIT: Duration = Duration::from_secs(60);
 /// Between two tries.
@@ -580,6 +584,19 @@ impl Engine {
     /// Derived events and intents that are not acknowledged yet.
     pub(crate) fn outgoing(&self) -> u64 {
         self.outgoing.waiting()
+    }
+
+    /// Whether so much waits for its commit that it must not become more.
+    #[must_use]
+    pub fn is_full(&self, overlay_bytes: usize) -> bool {
+        self.uncommitted() >= COMMIT_RECORDS || self.dirty_bytes() > overlay_bytes / 2
+    }
+
+    /// Whether changes that have `waited` are committed now. While the partition is behind its log its numbers are old
+    /// whatever is committed, and fewer commits write a row fewer times: then a second at least goes by.
+    #[must_use]
+    pub fn wants_commit(&self, waited: Duration, interval: Duration, behind: bool, overlay_bytes: usize) -> bool {
+        waited >= if behind { interval.max(BEHIND) } else { interval } || self.is_full(overlay_bytes)
     }
 
     /// Whether there is something to commit.

@@ -7,7 +7,7 @@ use barrage_log::EventLog;
 use barrage_state::StoreDir;
 
 use crate::engine::{Engine, Stop};
-use crate::runner::{COMMIT_RECORDS, read};
+use crate::runner::read;
 use crate::shared::Shared;
 
 /// The second store.
@@ -22,8 +22,7 @@ impl Rebuild {
         let engine = &mut self.engine;
         let read = read(engine, log, Some(end))?;
         let there = engine.next_offset() >= end;
-        let full = engine.uncommitted() >= COMMIT_RECORDS || engine.dirty_bytes() > overlay_bytes / 2;
-        if read.commit || full || there {
+        if read.commit || engine.is_full(overlay_bytes) || there {
             engine.commit(overlay_bytes)?;
         }
         Ok(there)

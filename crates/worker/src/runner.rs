@@ -24,8 +24,6 @@ pub(crate) use opening::Waiting;
 
 /// Bytes of records that one step reads at most before other partitions of the thread have their turn.
 const STEP_BYTES: usize = 1 << 20;
-/// Records between commits at most, so that little is read again after a crash.
-pub(crate) const COMMIT_RECORDS: u64 = 100_000;
 /// How long a store that is closed waits for its last reads.
 const READS_WAITED_FOR: Duration = Duration::from_secs(2);
 
@@ -177,16 +175,14 @@ impl Runner {
         if moved && self.dirty_since.is_none() {
             self.dirty_since = Some(Instant::now());
         }
-        if moved {
-            let waited = self.dirty_since.is_some_and(|since| since.elapsed() >= self.common.commit_interval);
-            commit |= waited
-                || engine.uncommitted() >= COMMIT_RECORDS
-                || engine.dirty_bytes() > self.common.overlay_share() / 2
-                || self.shared.commit_wanted.swap(false, Ordering::Relaxed);
-        }
         // A log that has not fetched yet what it knows to be there gives nothing; it tells when it has.
         let more = again
             || engine.next_offset() != before && engine.next_offset() < self.common.log.end(self.shared.partition);
+        if moved {
+            let waited = self.dirty_since.map_or(Duration::ZERO, |since| since.elapsed());
+            commit |= engine.wants_commit(waited, self.common.commit_interval, more, self.common.overlay_share())
+                || self.shared.commit_wanted.swap(false, Ordering::Relaxed);
+        }
         if commit {
             self.commit()?;
         }
