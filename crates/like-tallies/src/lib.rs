@@ -77,6 +77,10 @@ impl Statistic for LikeTallies {
         reads::rank_rooms(cx, query.sort, visit)
     }
 
+    fn room_score(&self, cx: &ReadContext<'_>, sort: &str, room: &str) -> Result<Option<u64>, StoreError> {
+        reads::room_score(cx, sort, room)
+    }
+
     fn viewer_sorts(&self) -> &'static [&'static str] {
         &["likes", "gift_value"]
     }

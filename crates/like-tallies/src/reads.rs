@@ -57,13 +57,21 @@ pub(crate) fn rank_rooms(
     visit: &mut dyn FnMut(RankedRoom),
 ) -> Result<(), StoreError> {
     cx.reader.scan::<Rooms>(&(cx.app,), |(_, room), row| {
-        let score = match sort {
-            "likes" => row.likes.map_or(0, |likes| likes.count),
-            _ => row.gifts.map_or(0, |gifts| gifts.value),
-        };
-        visit(RankedRoom { room: room.to_owned(), score });
+        visit(RankedRoom { room: room.to_owned(), score: score(sort, &row) });
         ControlFlow::Continue(())
     })
+}
+
+/// What a room is ranked by.
+pub(crate) fn room_score(cx: &ReadContext<'_>, sort: &str, room: &str) -> Result<Option<u64>, StoreError> {
+    Ok(cx.reader.get::<Rooms>(&(cx.app, room))?.map(|row| score(sort, &row)))
+}
+
+fn score(sort: &str, room: &Totals) -> u64 {
+    match sort {
+        "likes" => room.likes.map_or(0, |likes| likes.count),
+        _ => room.gifts.map_or(0, |gifts| gifts.value),
+    }
 }
 
 /// What a viewer is ranked by, and what is said of it.

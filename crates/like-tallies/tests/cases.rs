@@ -253,7 +253,7 @@ fn rooms_are_ranked_by_likes_and_by_gift_value() {
     apply(&mut rooms, 0, 0, gift(1, 990, ""));
     for (sort, score) in [("likes", 7), ("gift_value", 990)] {
         let mut found = Vec::new();
-        let query = RankQuery { sort, keep: 10, after: None };
+        let query = RankQuery { keep: 10, ..RankQuery::all(sort) };
         read(&mut rooms, |cx| LikeTallies.rank_rooms(cx, query, &mut |room| found.push((room.room, room.score))))
             .expect("reads");
         assert_eq!(found, [("room".to_owned(), score)]);

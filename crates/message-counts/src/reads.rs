@@ -77,10 +77,18 @@ pub(crate) fn user(cx: &ReadContext<'_>, account: &str, out: &mut Map<String, Js
 
 pub(crate) fn rank_rooms(cx: &ReadContext<'_>, visit: &mut dyn FnMut(RankedRoom)) -> Result<(), StoreError> {
     cx.reader.scan::<Rooms>(&(cx.app,), |(_, room), row| {
-        let score = row.tallies.iter().fold(0_u64, |sum, t| sum.saturating_add(t.delivered));
-        visit(RankedRoom { room: room.to_owned(), score });
+        visit(RankedRoom { room: room.to_owned(), score: score(&row) });
         ControlFlow::Continue(())
     })
+}
+
+/// What a room is ranked by.
+pub(crate) fn room_score(cx: &ReadContext<'_>, room: &str) -> Result<Option<u64>, StoreError> {
+    Ok(cx.reader.get::<Rooms>(&(cx.app, room))?.map(|row| score(&row)))
+}
+
+fn score(room: &Room) -> u64 {
+    room.tallies.iter().fold(0, |sum, tally| sum.saturating_add(tally.delivered))
 }
 
 /// Senders of a room, most delivered messages first.

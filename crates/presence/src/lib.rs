@@ -77,6 +77,10 @@ impl Statistic for Presence {
         reads::rank_rooms(cx, visit)
     }
 
+    fn room_score(&self, cx: &ReadContext<'_>, _sort: &str, room: &str) -> Result<Option<u64>, StoreError> {
+        reads::room_score(cx, room)
+    }
+
     fn viewer_sorts(&self) -> &'static [&'static str] {
         &["recent", "watch"]
     }

@@ -44,10 +44,19 @@ pub(crate) fn user(cx: &ReadContext<'_>, account: &str, out: &mut Map<String, Js
 
 pub(crate) fn rank_rooms(cx: &ReadContext<'_>, visit: &mut dyn FnMut(RankedRoom)) -> Result<(), StoreError> {
     cx.reader.try_scan_from::<Rooms>(&(cx.app,), None, |(_, room), row| {
-        let score = crowd::count_at(&row, cx.at_ms, |number| chunk(cx, room, number))?;
-        visit(RankedRoom { room: room.to_owned(), score });
+        visit(RankedRoom { room: room.to_owned(), score: score(cx, room, &row)? });
         Ok(ControlFlow::Continue(()))
     })
+}
+
+/// What a room is ranked by.
+pub(crate) fn room_score(cx: &ReadContext<'_>, room: &str) -> Result<Option<u64>, StoreError> {
+    let row = cx.reader.get::<Rooms>(&(cx.app, room))?;
+    row.map(|row| score(cx, room, &row)).transpose()
+}
+
+fn score(cx: &ReadContext<'_>, room: &str, row: &Room) -> Result<u64, StoreError> {
+    crowd::count_at(row, cx.at_ms, |number| chunk(cx, room, number))
 }
 
 fn viewer(cx: &ReadContext<'_>, room: &Room, account: &str, mut member: Member) -> Viewer {

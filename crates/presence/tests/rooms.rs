@@ -67,7 +67,7 @@ fn hours_of_coming_and_going_keep_the_peak_and_few_rows() {
     let online = viewers(&harness, ROOM, "watch", end_ms, 5_000).iter().filter(|v| v["online"] == true).count();
     assert_eq!(online, there.len());
     let mut ranked = Vec::new();
-    let query = RankQuery { sort: "online", keep: 10, after: None };
+    let query = RankQuery { keep: 10, ..RankQuery::all("online") };
     read(&harness, end_ms, |cx| Presence.rank_rooms(cx, query, &mut |room| ranked.push(room))).expect("reads");
     assert_eq!((ranked.len(), ranked[0].score), (1, there.len() as u64));
 }

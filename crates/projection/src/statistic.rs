@@ -26,9 +26,17 @@ pub struct RankQuery<'q> {
     pub keep: usize,
     /// Only rooms behind this one, by score and then by name.
     pub after: Option<(u64, &'q str)>,
+    /// Rooms with a lower score need not be visited: there are enough better ones elsewhere.
+    pub score_min: u64,
 }
 
-impl RankQuery<'_> {
+impl<'q> RankQuery<'q> {
+    /// All rooms.
+    #[must_use]
+    pub fn all(sort: &'q str) -> Self {
+        Self { sort, keep: usize::MAX, after: None, score_min: 0 }
+    }
+
     /// Whether the room stands behind the place that is asked from.
     #[must_use]
     pub fn wants(&self, room: &RankedRoom) -> bool {
@@ -117,7 +125,7 @@ pub trait Statistic: Send + Sync + 'static {
     /// [`StoreError`] when the store fails.
     fn room_score(&self, cx: &ReadContext<'_>, sort: &str, room: &str) -> Result<Option<u64>, StoreError> {
         let mut found = None;
-        self.rank_rooms(cx, RankQuery { sort, keep: usize::MAX, after: None }, &mut |ranked| {
+        self.rank_rooms(cx, RankQuery::all(sort), &mut |ranked| {
             if ranked.room == room {
                 found = Some(ranked.score);
             }
@@ -132,7 +140,7 @@ pub trait Statistic: Send + Sync + 'static {
     /// [`StoreError`] when the store fails.
     fn rooms_before(&self, cx: &ReadContext<'_>, sort: &str, (score, name): (u64, &str)) -> Result<u64, StoreError> {
         let mut before = 0;
-        self.rank_rooms(cx, RankQuery { sort, keep: usize::MAX, after: None }, &mut |ranked| {
+        self.rank_rooms(cx, RankQuery::all(sort), &mut |ranked| {
             before += u64::from(ranked.score > score || ranked.score == score && ranked.room.as_str() < name);
         })?;
         Ok(before)

@@ -70,7 +70,7 @@ struct Look {
 impl Gather for Look {
     const FOLLOWS: bool = false;
 
-    fn ask(&self) -> Ask {
+    fn ask(&self, _: Partition) -> Ask {
         Ask::Apps
     }
 

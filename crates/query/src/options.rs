@@ -216,8 +216,8 @@ const ANSWER_BYTES_LEAST: u64 = 64 << 10;
 const ANSWER_BYTES_MOST: u64 = 1 << 30;
 /// What is around an answer, in bytes: the owner's limit is about the answer itself.
 pub(crate) const ANSWER_FRAME_BYTES: usize = 4 << 10;
-/// Largest question, in bytes: a room or account, and a cursor.
-pub(crate) const QUESTION_BYTES_MAX: usize = 128 << 10;
+/// Largest question, in bytes: the rooms of a page, [`LIMIT_MAX`] names of at most 1,024 bytes.
+pub(crate) const QUESTION_BYTES_MAX: usize = 2 << 20;
 /// Largest header of a question, in bytes.
 pub(crate) const HEADER_LIST_BYTES_MAX: u32 = 16 << 10;
 /// Other processes that are kept connected to: far more than a deployment has.

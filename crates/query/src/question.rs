@@ -41,9 +41,11 @@ pub(crate) enum Ask {
     Minutes { app: u32, room: String, from_ms: i64, to_ms: i64, limit: usize, after: Option<Slice> },
     /// A page of a room's viewers.
     Viewers { app: u32, room: String, sort: String, limit: usize, after: Option<String>, span: Option<(i64, i64)> },
-    /// The best rooms behind `after` and before `before`, at most `keep`; ranked and read in one snapshot, so that
-    /// score and fields of a room never disagree.
+    /// The places of the best rooms behind `after` and before `before`, at most `keep`.
     RankRooms { app: u32, sort: String, keep: usize, after: Option<Place>, before: Option<Place> },
+    /// These rooms with their places; ranked and read in one snapshot, so that place and fields of a room never
+    /// disagree.
+    RankedRooms { app: u32, sort: String, rooms: Vec<String> },
     /// What a room is ranked by.
     RoomScore { app: u32, sort: String, room: String },
     /// How many rooms stand before a place of a ranking.
@@ -75,6 +77,7 @@ impl Ask {
             Self::Minutes { .. }
                 | Self::Viewers { .. }
                 | Self::RankRooms { .. }
+                | Self::RankedRooms { .. }
                 | Self::RoomScore { .. }
                 | Self::RoomsBefore { .. }
                 | Self::Levels { .. }
@@ -197,6 +200,8 @@ pub(crate) enum Found {
     /// To `Room`, `User`, `Minutes` and `Viewers`.
     Fields(Fields, Seen),
     /// To `RankRooms`, best first.
+    Places(Vec<Place>, Seen),
+    /// To `RankedRooms`, best first.
     Rooms(Vec<Ranked>, Seen),
     /// To `RoomScore`, where it is nothing for a room that is not ranked, and `RoomsBefore`.
     Number(Option<u64>, Seen),

@@ -138,7 +138,8 @@ impl Ranking<'_, '_> {
         cx.reader.try_scan_from::<Index>(&(app, list as u8, number), from.as_ref(), |(.., inverted, room), _| {
             let (lowest, highest) = bounds(u64::MAX - inverted, shift);
             let worst = self.best.peek().filter(|_| self.best.len() >= self.query.keep);
-            if self.query.keep == 0 || worst.is_some_and(|Reverse(worst)| highest < *worst) {
+            let least = worst.map_or(self.query.score_min, |Reverse(worst)| self.query.score_min.max(*worst));
+            if self.query.keep == 0 || highest < least {
                 return Ok(ControlFlow::Break(()));
             }
             if self.query.after.is_none_or(|(score, _)| lowest <= score) {

@@ -15,7 +15,7 @@ const MINUTE_MS: i64 = 60_000;
 fn order(harness: &mut barrage_projection::memory::Harness, sort: &str, at: i64) -> Vec<String> {
     harness.commit(usize::MAX);
     check_index(&harness.store);
-    let found = ranked(&harness.store, RankQuery { sort, keep: 100, after: None }, at);
+    let found = ranked(&harness.store, RankQuery { keep: 100, ..RankQuery::all(sort) }, at);
     found.into_iter().map(|room| room.room).collect()
 }
 

@@ -108,7 +108,7 @@ proptest! {
         let at = model.now + later;
         model.now = at;
 
-        let all = RankQuery { sort: "heat", keep: usize::MAX, after: None };
+        let all = RankQuery::all("heat");
         let full = ranked(&harness.store, all, at);
         prop_assert_eq!(full.len(), model.rooms.len());
         let number = |room: &str| room.rsplit('_').next().and_then(|n| n.parse::<u16>().ok()).expect("a number");
@@ -129,14 +129,14 @@ proptest! {
             let after = pages.last().map(|last| (last.score, last.room.clone()));
             let after = after.as_ref().map(|(score, room)| (*score, room.as_str()));
             let later = i64::try_from(pages.len()).expect("few") * 10_000;
-            let page = ranked(&harness.store, RankQuery { sort: "heat", keep, after }, at + later);
+            let page = ranked(&harness.store, RankQuery { keep, after, ..RankQuery::all("heat") }, at + later);
             if page.is_empty() {
                 break;
             }
             pages.extend(page);
         }
         prop_assert_eq!(&pages, &full);
-        let recommended = ranked(&harness.store, RankQuery { sort: "recommended", keep: usize::MAX, after: None }, at);
+        let recommended = ranked(&harness.store, RankQuery::all("recommended"), at);
         // A room's rank is its place in the whole ranking.
         for (sort, ranking) in [("heat", &full), ("recommended", &recommended)] {
             let cx = context(&harness.store, at, &harness.rules);
@@ -151,7 +151,7 @@ proptest! {
             prop_assert_eq!(RoomHeat.rooms_before(&cx, sort, (0, "")).expect("reads"), ranking.len() as u64);
         }
         for keep in [1, keep] {
-            let best = ranked(&harness.store, RankQuery { sort: "recommended", keep, after: None }, at);
+            let best = ranked(&harness.store, RankQuery { keep, ..RankQuery::all("recommended") }, at);
             prop_assert_eq!(&best[..], &recommended[..best.len()]);
             prop_assert_eq!(best.len(), keep.min(recommended.len()));
         }
@@ -192,8 +192,11 @@ fn a_page_of_ten_thousand_rooms_computes_a_page_and_not_ten_thousand() {
     let mut after: Option<(u64, String)> = None;
     for page in 0..20 {
         let counting = Counting { store: &harness.store, got: Cell::new(0), walked: Cell::new(0) };
-        let query =
-            RankQuery { sort: "heat", keep: 51, after: after.as_ref().map(|(score, room)| (*score, room.as_str())) };
+        let query = RankQuery {
+            keep: 51,
+            after: after.as_ref().map(|(score, room)| (*score, room.as_str())),
+            ..RankQuery::all("heat")
+        };
         let found = ranked(&counting, query, 10_000_000);
         assert_eq!(found.len(), 51);
         let (got, walked) = (counting.got.get(), counting.walked.get());
@@ -209,7 +212,7 @@ fn a_page_of_ten_thousand_rooms_computes_a_page_and_not_ten_thousand() {
         RoomHeat.rooms_before(&cx, "heat", (score, &name)).expect("reads");
         assert!(counting.got.get() < 250, "{name}: {} rows read", counting.got.get());
     }
-    let query = RankQuery { sort: "heat", keep: 0, after: None };
+    let query = RankQuery { keep: 0, ..RankQuery::all("heat") };
     RoomHeat
         .rank_rooms(&context(&harness.store, 0, &rules), query, &mut |room| {
             panic!("nothing was asked for, but {room:?}")

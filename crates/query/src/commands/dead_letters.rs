@@ -37,7 +37,7 @@ struct Letters {
 impl Gather for Letters {
     const FOLLOWS: bool = true;
 
-    fn ask(&self) -> Ask {
+    fn ask(&self, _: Partition) -> Ask {
         Ask::DeadLetters { from: Offset(0), limit: self.limit }
     }
 

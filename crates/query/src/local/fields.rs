@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use barrage_event::Offset;
-use barrage_projection::{RankQuery, ReadContext, Statistic, ViewersPage};
+use barrage_projection::{ReadContext, Statistic, ViewersPage};
 use barrage_worker::Snapshot;
 use serde_json::{Map, Value as Json, json};
 
@@ -150,23 +150,32 @@ pub(super) fn ranking(
     cx: &ReadContext<'_>,
     sort: &str,
     mut top: Top<'_>,
-) -> Result<Vec<Ranked>, ApiError> {
+) -> Result<Vec<Place>, ApiError> {
     let mut known = sort.is_empty();
     for statistic in statistics.iter().filter(|s| s.room_sorts().contains(&sort)) {
         known = true;
-        let (keep, after) = top.wanted();
-        let query = RankQuery { sort, keep, after };
+        let query = top.query(sort);
         statistic.rank_rooms(cx, query, &mut |ranked| top.offer((Reverse(ranked.score), ranked.room)))?;
     }
-    if !known {
-        return Err(unknown_sort(sort));
+    if known { Ok(top.into_places()) } else { Err(unknown_sort(sort)) }
+}
+
+/// Rooms of a ranking, best first. One that is not ranked any more is left out.
+pub(super) fn ranked_rooms(
+    statistics: &Statistics,
+    cx: &ReadContext<'_>,
+    sort: &str,
+    rooms: &[String],
+) -> Result<Vec<Ranked>, ApiError> {
+    let mut ranked = Vec::with_capacity(rooms.len());
+    for room in rooms {
+        if let Some(score) = room_score(statistics, cx, sort, room)? {
+            let fields = Fields::Made(room_fields(statistics, cx, room)?);
+            ranked.push(Ranked { place: (Reverse(score), room.clone()), fields });
+        }
     }
-    let places = top.into_places();
-    let ranked = places.into_iter().map(|place| {
-        let fields = Fields::Made(room_fields(statistics, cx, &place.1)?);
-        Ok(Ranked { place, fields })
-    });
-    ranked.collect()
+    ranked.sort_by(|a, b| a.place.cmp(&b.place));
+    Ok(ranked)
 }
 
 /// What a room is ranked by; nothing when it is not ranked.

@@ -13,7 +13,7 @@ use barrage_worker::{PartitionStatus, RebuildError, Snapshot, Snapshots, Stores,
 use tokio::sync::Semaphore;
 
 use self::fields::{
-    dead_letters, levels, ranking, room_fields, room_score, rooms_before, slices, user_fields, viewers,
+    dead_letters, levels, ranked_rooms, ranking, room_fields, room_score, rooms_before, slices, user_fields, viewers,
 };
 use self::top::Top;
 use crate::error::{ApiError, Code};
@@ -110,7 +110,12 @@ impl Local {
             }
             Ask::RankRooms { app, sort, keep, after, before } => {
                 let top = Top::new(*keep, after.as_ref(), before.as_ref());
-                let (rooms, seen) = self.read(question, |view| ranking(statistics, &view.context(*app), sort, top))?;
+                let (places, seen) = self.read(question, |view| ranking(statistics, &view.context(*app), sort, top))?;
+                Ok(Found::Places(places, seen))
+            }
+            Ask::RankedRooms { app, sort, rooms } => {
+                let (rooms, seen) =
+                    self.read(question, |view| ranked_rooms(statistics, &view.context(*app), sort, rooms))?;
                 Ok(Found::Rooms(rooms, seen))
             }
             Ask::RoomScore { app, sort, room } => {

@@ -3,6 +3,8 @@
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 
+use barrage_projection::RankQuery;
+
 use crate::question::Place;
 
 /// The best places seen so far, in memory for one page however many rooms there are.
@@ -19,9 +21,17 @@ impl<'a> Top<'a> {
         Self { keep, after, before, places: BinaryHeap::new() }
     }
 
-    /// How many places are wanted, and behind which score and name.
-    pub(super) fn wanted(&self) -> (usize, Option<(u64, &'a str)>) {
-        (self.keep, self.after.map(|(Reverse(score), name)| (*score, name.as_str())))
+    /// Which places are wanted.
+    pub(super) fn query<'q>(&self, sort: &'q str) -> RankQuery<'q>
+    where
+        'a: 'q,
+    {
+        RankQuery {
+            sort,
+            keep: self.keep,
+            after: self.after.map(|(Reverse(score), name)| (*score, name.as_str())),
+            score_min: self.before.map_or(0, |(Reverse(score), _)| *score),
+        }
     }
 
     pub(super) fn offer(&mut self, place: Place) {

@@ -16,8 +16,8 @@ pub(crate) trait Gather: Send + 'static {
     /// Whether a partition that moves is waited for; one that is not is asked once.
     const FOLLOWS: bool;
 
-    /// What to ask the next partition, given what others answered already.
-    fn ask(&self) -> Ask;
+    /// What to ask this partition next, given what others answered already.
+    fn ask(&self, partition: Partition) -> Ask;
 
     /// Takes a partition's answer.
     fn take(&mut self, partition: Partition, answered: Result<Found, Failure>) -> Result<(), ApiError>;
@@ -35,7 +35,7 @@ impl Owners {
             partitions.into_iter().partition(|partition| matches!(self.owner(*partition), Owner::Here(_)));
         match &self.local {
             Some(local) if !here.is_empty() => {
-                let walks = gather.ask().walks();
+                let walks = gather.ask(here[0]).walks();
                 let work = move |local: &Local| one_by_one(local, here, at_ms, gather);
                 let (back, gone) =
                     if walks { local.scan(work).await.map_err(|failure| failure.error)?? } else { work(local)? };
@@ -47,9 +47,9 @@ impl Owners {
         if elsewhere.is_empty() {
             return Ok(gather);
         }
-        let ask = gather.ask();
-        let asked = futures_util::stream::iter(elsewhere).map(|partition| {
-            let question = Question { partition, at_ms, ask: ask.clone() };
+        let asks: Vec<_> = elsewhere.into_iter().map(|partition| (partition, gather.ask(partition))).collect();
+        let asked = futures_util::stream::iter(asks).map(|(partition, ask)| {
+            let question = Question { partition, at_ms, ask };
             // Boxed: sixteen of them would make this future large.
             Box::pin(async move {
                 (partition, if G::FOLLOWS { self.ask(question).await } else { self.ask_once(question).await })
@@ -72,7 +72,7 @@ fn one_by_one<G: Gather>(
 ) -> Result<(G, Vec<Partition>), ApiError> {
     let mut gone = Vec::new();
     for partition in here {
-        match local.answer_now(&Question { partition, at_ms, ask: gather.ask() }) {
+        match local.answer_now(&Question { partition, at_ms, ask: gather.ask(partition) }) {
             Err(failure) if G::FOLLOWS && failure.passes() => gone.push(partition),
             answered => gather.take(partition, answered)?,
         }

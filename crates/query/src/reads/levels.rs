@@ -49,7 +49,7 @@ struct Counts {
 impl Gather for Counts {
     const FOLLOWS: bool = true;
 
-    fn ask(&self) -> Ask {
+    fn ask(&self, _: Partition) -> Ask {
         Ask::Levels { app: self.app }
     }
 

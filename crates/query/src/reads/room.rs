@@ -54,7 +54,7 @@ impl Gather for Before {
     /// A place among the others is not worth a wait for a partition that moves.
     const FOLLOWS: bool = false;
 
-    fn ask(&self) -> Ask {
+    fn ask(&self, _: Partition) -> Ask {
         Ask::RoomsBefore { app: self.app, sort: HEAT.to_owned(), place: self.place.clone() }
     }
 

@@ -1,6 +1,7 @@
 //! `/v1/rooms` and `/v1/recommendations`: rankings.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use barrage_event::{Partition, Topic};
@@ -36,12 +37,20 @@ async fn ranked(inner: Arc<Inner>, call: Call, sort: &'static str) -> Result<Rep
     let owners = &inner.parts.owners;
     let after = call.params.text("after").map(|text| decode(sort, text)).transpose()?;
     let (before, after) = after.map_or((0, None), |(before, place)| (before, Some(place)));
-    let ranking = Ranking { app, sort, keep: limit + 1, after, best: Vec::new(), seen: Vec::new() };
+    let ranking = Ranking { app, sort, keep: limit + 1, after, best: Vec::new(), seen: BTreeMap::new() };
     let partitions = owners.shape().all_of(Topic::Room).collect();
-    let Ranking { mut best, mut seen, .. } = owners.gather(partitions, call.at_ms, ranking).await?;
-    seen.sort_unstable_by_key(|seen| seen.partition);
+    let Ranking { mut best, seen, .. } = owners.gather(partitions, call.at_ms, ranking).await?;
     let more = best.len() > limit;
     best.truncate(limit);
+    // Only now is it known which rooms are shown: nobody reads the others.
+    let mut wanted: BTreeMap<Partition, Vec<String>> = BTreeMap::new();
+    for ((_, room), partition) in best {
+        wanted.entry(partition).or_default().push(room);
+    }
+    let partitions = wanted.keys().copied().collect();
+    let shown = Shown { app, sort, wanted, rooms: Vec::new(), seen };
+    let Shown { rooms: best, seen, .. } = owners.gather(partitions, call.at_ms, shown).await?;
+    let seen: Vec<Seen> = seen.into_values().collect();
     let last = before.saturating_add(u64::try_from(best.len()).unwrap_or(u64::MAX));
     let next = best.last().filter(|_| more).map(|room| encode(sort, last, &room.place));
     let ranks = (1..).map(|n: u64| before.saturating_add(n));
@@ -66,7 +75,7 @@ struct Page<'a> {
     sort: &'a str,
 }
 
-/// The best rooms of the partitions that answered.
+/// The places of the best rooms of the partitions that answered.
 struct Ranking {
     app: u32,
     sort: &'static str,
@@ -74,27 +83,57 @@ struct Ranking {
     keep: usize,
     after: Option<Place>,
     /// Best first, at most `keep`.
-    best: Vec<Ranked>,
-    seen: Vec<Seen>,
+    best: Vec<(Place, Partition)>,
+    seen: BTreeMap<Partition, Seen>,
 }
 
 impl Gather for Ranking {
     const FOLLOWS: bool = true;
 
-    fn ask(&self) -> Ask {
-        // A full page leaves out whatever is behind its last room, so that nobody reads it in vain.
-        let before = self.best.last().filter(|_| self.best.len() >= self.keep).map(|last| last.place.clone());
+    fn ask(&self, _: Partition) -> Ask {
+        // A full page leaves out whatever is behind its last room, so that nobody looks at it in vain.
+        let before = self.best.last().filter(|_| self.best.len() >= self.keep).map(|(last, _)| last.clone());
         Ask::RankRooms { app: self.app, sort: self.sort.to_owned(), keep: self.keep, after: self.after.clone(), before }
     }
 
-    fn take(&mut self, _: Partition, answered: Result<Found, Failure>) -> Result<(), ApiError> {
+    fn take(&mut self, partition: Partition, answered: Result<Found, Failure>) -> Result<(), ApiError> {
+        let Found::Places(places, seen) = answered.map_err(|failure| failure.error)? else {
+            return Err(Failure::not_an_answer().error);
+        };
+        self.seen.insert(partition, seen);
+        self.best.extend(places.into_iter().map(|place| (place, partition)));
+        self.best.sort_unstable();
+        self.best.truncate(self.keep);
+        Ok(())
+    }
+}
+
+/// The rooms of a page.
+struct Shown {
+    app: u32,
+    sort: &'static str,
+    wanted: BTreeMap<Partition, Vec<String>>,
+    /// Best first, by the places that they have when they are read.
+    rooms: Vec<Ranked>,
+    /// What they, or where a partition has none of them its ranking, rest on.
+    seen: BTreeMap<Partition, Seen>,
+}
+
+impl Gather for Shown {
+    const FOLLOWS: bool = true;
+
+    fn ask(&self, partition: Partition) -> Ask {
+        let rooms = self.wanted.get(&partition).cloned().unwrap_or_default();
+        Ask::RankedRooms { app: self.app, sort: self.sort.to_owned(), rooms }
+    }
+
+    fn take(&mut self, partition: Partition, answered: Result<Found, Failure>) -> Result<(), ApiError> {
         let Found::Rooms(rooms, seen) = answered.map_err(|failure| failure.error)? else {
             return Err(Failure::not_an_answer().error);
         };
-        self.seen.push(seen);
-        self.best.extend(rooms);
-        self.best.sort_by(|a, b| a.place.cmp(&b.place));
-        self.best.truncate(self.keep);
+        self.seen.insert(partition, seen);
+        self.rooms.extend(rooms);
+        self.rooms.sort_by(|a, b| a.place.cmp(&b.place));
         Ok(())
     }
 }
@@ -115,7 +154,6 @@ fn decode(sort: &str, text: &str) -> Result<(u64, Place), ApiError> {
 #[cfg(test)]
 mod tests {
     use barrage_event::Offset;
-    use serde_json::Map;
 
     use super::*;
 
@@ -128,10 +166,8 @@ mod tests {
             .filter(|place| before.as_ref().is_none_or(|before| *place < before))
             .collect();
         places.sort();
-        let fields = || Fields::Made(Map::new());
-        let ranked = places.into_iter().take(*keep).map(|place| Ranked { place: place.clone(), fields: fields() });
         let seen = Seen { partition, next_offset: Offset(0), stream_time_ms: 0, rules_version: 0, at_ms: 0 };
-        Found::Rooms(ranked.collect(), seen)
+        Found::Places(places.into_iter().take(*keep).cloned().collect(), seen)
     }
 
     #[test]
@@ -148,16 +184,17 @@ mod tests {
             let mut after: Option<Place> = None;
             loop {
                 let sort = "messages";
-                let mut ranking =
-                    Ranking { app: 1, sort, keep: limit + 1, after: after.take(), best: Vec::new(), seen: Vec::new() };
-                let first = ranking.ask();
+                let (keep, after_page) = (limit + 1, after.take());
+                let (best, done) = (Vec::new(), BTreeMap::new());
+                let mut ranking = Ranking { app: 1, sort, keep, after: after_page, best, seen: done };
+                let first = ranking.ask(Partition::room(0));
                 for (n, rooms) in shared.iter().enumerate() {
                     let partition = Partition::room(u16::try_from(n).expect("few"));
-                    let ask = if n % 2 == 0 { first.clone() } else { ranking.ask() };
+                    let ask = if n % 2 == 0 { first.clone() } else { ranking.ask(partition) };
                     ranking.take(partition, Ok(answer(partition, rooms, &ask))).expect("taken");
                 }
                 let more = ranking.best.len() > limit;
-                let mut page: Vec<Place> = ranking.best.into_iter().map(|ranked| ranked.place).collect();
+                let mut page: Vec<Place> = ranking.best.into_iter().map(|(place, _)| place).collect();
                 page.truncate(limit);
                 let kept = page.last().map(|place| decode(sort, &encode(sort, 7, place)).expect("our own"));
                 after = kept.map(|(rank, place)| {

@@ -54,7 +54,7 @@ pub(crate) async fn of_all(owners: &Owners, at_ms: i64) -> Result<Statuses, ApiE
     impl Gather for All {
         const FOLLOWS: bool = false;
 
-        fn ask(&self) -> Ask {
+        fn ask(&self, _: Partition) -> Ask {
             Ask::Status
         }
 

@@ -29,7 +29,10 @@ fn found_out(found: Found) -> proto::Answer {
                 place: Some(place_out(&place)),
                 fields: fields.into_text(),
             });
-            (Some(seen), Wire::Rooms(proto::RankedRooms { rooms: rooms.collect() }))
+            (Some(seen), Wire::Rooms(proto::RoomList { rooms: rooms.collect() }))
+        }
+        Found::Places(places, seen) => {
+            (Some(seen), Wire::Places(proto::PlaceList { places: places.iter().map(place_out).collect() }))
         }
         Found::Number(number, seen) => (Some(seen), Wire::Number(proto::Number { number })),
         Found::Levels(levels, seen) => {
@@ -146,6 +149,7 @@ fn found_in(partition: Partition, answer: proto::Answer) -> Result<Found, BadMes
             });
             Found::Rooms(rooms.collect::<Result<_, BadMessage>>()?, seen()?)
         }
+        Wire::Places(list) => Found::Places(list.places.into_iter().map(place_in).collect(), seen()?),
         Wire::Number(number) => Found::Number(number.number, seen()?),
         Wire::Levels(counts) => {
             Found::Levels(counts.levels.into_iter().map(|one| (one.level, one.accounts)).collect(), seen()?)
@@ -280,6 +284,7 @@ mod tests {
         let made = serde_json::Map::from_iter([("b".to_owned(), serde_json::json!(1.5)), ("a".to_owned(), "é".into())]);
         for found in [
             Found::Fields(Fields::Made(made), seen()),
+            Found::Places(vec![place.clone()], seen()),
             Found::Rooms(vec![Ranked { place, fields: object("{\"a\":1}") }], seen()),
             Found::Rows(vec![object("{}"), object("{\"x\":[]}")], seen()),
             Found::Number(None, seen()),
@@ -322,10 +327,11 @@ mod tests {
             AskResponse { result: None },
             wire(true, None),
             wire(false, Some(Wire::Fields("{}".to_owned()))),
+            wire(false, Some(Wire::Places(proto::PlaceList::default()))),
             wire(false, Some(Wire::Levels(proto::LevelCounts::default()))),
             wire(true, Some(Wire::Fields("[]".to_owned()))),
             wire(true, Some(Wire::Rows(proto::Rows { rows: vec!["{".to_owned()] }))),
-            wire(true, Some(Wire::Rooms(proto::RankedRooms { rooms: vec![proto::RankedRoom::default()] }))),
+            wire(true, Some(Wire::Rooms(proto::RoomList { rooms: vec![proto::RankedRoom::default()] }))),
             wire(true, Some(Wire::Status(proto::PartitionStatus::default()))),
         ] {
             assert_eq!(answer(PARTITION, bad.clone()).err(), Some(Failure::not_an_answer()), "{bad:?}");

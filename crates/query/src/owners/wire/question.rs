@@ -42,6 +42,7 @@ fn ask_out(ask: &Ask) -> Wire {
             after: after.as_ref().map(place_out),
             before: before.as_ref().map(place_out),
         }),
+        Ask::RankedRooms { app, sort, rooms } => Wire::RankedRooms(proto::RankedRooms { app, sort, rooms }),
         Ask::RoomScore { app, sort, room } => Wire::RoomScore(proto::RoomScore { app, sort, room }),
         Ask::RoomsBefore { app, sort, place } => {
             Wire::RoomsBefore(proto::RoomsBefore { app, sort, place: Some(place_out(&place)) })
@@ -95,6 +96,10 @@ fn ask_in(wire: Wire) -> Result<Ask, BadMessage> {
         }
         Wire::RankRooms(proto::RankRooms { app, sort, keep, after, before }) => {
             Ask::RankRooms { app, sort, keep: limited(keep)?, after: after.map(place_in), before: before.map(place_in) }
+        }
+        Wire::RankedRooms(proto::RankedRooms { app, sort, rooms }) => {
+            limited(count(rooms.len()))?;
+            Ask::RankedRooms { app, sort, rooms }
         }
         Wire::RoomScore(proto::RoomScore { app, sort, room }) => Ask::RoomScore { app, sort, room },
         Wire::RoomsBefore(proto::RoomsBefore { app, sort, place }) => {
@@ -163,6 +168,7 @@ mod tests {
             Ask::Viewers { app, room, sort: "likes".to_owned(), limit: 1, after: None, span: Some((1, i64::MAX)) },
             Ask::RankRooms { app, sort: "x".to_owned(), keep: 1_001, after: Some(place.clone()), before: None },
             Ask::RankRooms { app, sort: "x".to_owned(), keep: 1, after: None, before: Some(place.clone()) },
+            Ask::RankedRooms { app, sort: "x".to_owned(), rooms: vec!["r".to_owned(), String::new()] },
             Ask::RoomScore { app, sort: "heat".to_owned(), room: "r".to_owned() },
             Ask::RoomsBefore { app, sort: "heat".to_owned(), place },
             Ask::Levels { app },
@@ -194,6 +200,7 @@ mod tests {
             good(minutes(0, Some((i64::MIN, 1)))),
             good(minutes(0, Some((1, -1)))),
             good(Ask::DeadLetters { from: Offset(0), limit: 1_002 }),
+            good(Ask::RankedRooms { app: 1, sort: String::new(), rooms: vec![String::new(); 1_002] }),
             good(Ask::WaitFor { offset: Offset(0), timeout_ms: u64::MAX }),
         ] {
             assert!(question(bad.clone()).is_err(), "{bad:?}");
