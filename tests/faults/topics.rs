@@ -196,8 +196,8 @@ fn stops(process: &Process) -> Vec<String> {
 fn records_that_are_deleted_before_they_are_read_stop_their_partition() {
     let _alone = alone();
     let dir = tempfile::tempdir().expect("a directory");
-    let (first, _) = evening(&dir.path().join("first"), 15, "small");
-    let (second, truth) = evening(&dir.path().join("second"), 16, "small");
+    let (first, _) = evening(dir.path(), 15, "small");
+    let (second, truth) = evening(dir.path(), 16, "small");
     let broker = Broker::start(1);
     let mut cluster = Cluster::start(dir.path(), &broker.brokers(), &prefix(), (1, 1, 1));
     play(&cluster, &first);
