@@ -204,9 +204,7 @@ fn records_that_are_deleted_before_they_are_read_stop_their_partition() {
     cluster.drained();
     cluster.projectors[0].stop();
     // Callbacks come all the same; nobody reads them before they are gone.
-    let file = second.to_str().expect("UTF-8");
-    let (code, output) = run_with(["replay", file, "--to", &cluster.balancer.url, "--quiet"], &[]);
-    assert_eq!(code, 0, "{output}");
+    play(&cluster, &second);
     Administrator::new(&broker).truncate(&format!("{}user", cluster.prefix), 0);
 
     let app = barrage_simulator::Config::default().app;
