@@ -344,6 +344,24 @@ impl<'c, T: Table> TableRef<'c, T> {
         self.overlay.slots[at].value.get_or_insert_default()
     }
 
+    /// Takes out a row that the caller knows to be there with this value, without asking the store.
+    ///
+    /// As with [`Self::entry_known_new`], a caller that is wrong leaves a wrong state hash behind: that the row is there,
+    /// and what its value is, must follow from the state itself.
+    pub fn remove_known(self, key: &T::Key<'_>, value: &T::Value) {
+        let (hash, found) = self.overlay.find(key);
+        let at = found.unwrap_or_else(|| {
+            let mut whole = std::mem::take(&mut self.overlay.scratch);
+            let row: Box<[u8]> = whole.as_slice().into();
+            value.encode_raw(&mut whole);
+            let committed = row_hash(&whole, row.len());
+            self.overlay.scratch = whole;
+            self.overlay.add(hash, row, None, committed, 0)
+        });
+        self.overlay.touch(at);
+        self.overlay.slots[at].value = None;
+    }
+
     /// Takes the row out.
     ///
     /// # Errors

@@ -19,6 +19,8 @@ pub struct Store {
     db: DB,
     dir: PathBuf,
     wal: bool,
+    /// Made once: making one costs as much as a lookup in memory.
+    reads: ReadOptions,
 }
 
 impl fmt::Debug for Store {
@@ -36,7 +38,7 @@ impl Store {
         std::fs::create_dir_all(dir).map_err(|source| StateError::File { path: dir.display().to_string(), source })?;
         let db = DB::open(&env.db_options(), dir)
             .map_err(|source| StateError::Rocks { dir: dir.display().to_string(), source })?;
-        Ok(Self { db, dir: dir.to_owned(), wal: env.options().wal })
+        Ok(Self { db, dir: dir.to_owned(), wal: env.options().wal, reads: ReadOptions::default() })
     }
 
     /// Opens the store in `dir` without changing it; another process may have it open.
@@ -46,7 +48,7 @@ impl Store {
     pub fn open_read_only(dir: &Path) -> Result<Self, StateError> {
         let db = DB::open_for_read_only(&rocksdb::Options::default(), dir, false)
             .map_err(|source| StateError::Rocks { dir: dir.display().to_string(), source })?;
-        Ok(Self { db, dir: dir.to_owned(), wal: true })
+        Ok(Self { db, dir: dir.to_owned(), wal: true, reads: ReadOptions::default() })
     }
 
     /// Its directory.
@@ -167,7 +169,7 @@ fn io(error: &rocksdb::Error) -> StoreError {
 
 impl Backing for Store {
     fn get(&self, row: &[u8], found: &mut dyn FnMut(&[u8])) -> Result<(), StoreError> {
-        let value: Option<DBPinnableSlice<'_>> = self.db.get_pinned(row).map_err(|e| io(&e))?;
+        let value: Option<DBPinnableSlice<'_>> = self.db.get_pinned_opt(row, &self.reads).map_err(|e| io(&e))?;
         if let Some(value) = value {
             found(&value);
         }
