@@ -295,6 +295,7 @@ proptest! {
         caller.end(one);
         answered.append(&mut caller.answered);
         check(log.log.as_ref(), &answered);
+        prop_assert_eq!(spool.status().bytes, 0);
     }
 }
 

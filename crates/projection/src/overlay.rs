@@ -351,11 +351,10 @@ impl<'c, T: Table> TableRef<'c, T> {
     pub fn remove_known(self, key: &T::Key<'_>, value: &T::Value) {
         let (hash, found) = self.overlay.find(key);
         let at = found.unwrap_or_else(|| {
-            let mut whole = std::mem::take(&mut self.overlay.scratch);
-            let row: Box<[u8]> = whole.as_slice().into();
-            value.encode_raw(&mut whole);
-            let committed = row_hash(&whole, row.len());
-            self.overlay.scratch = whole;
+            let row: Box<[u8]> = self.overlay.scratch.as_slice().into();
+            // Behind the row, as for every hash of one.
+            value.encode_raw(&mut self.overlay.scratch);
+            let committed = row_hash(&self.overlay.scratch, row.len());
             self.overlay.add(hash, row, None, committed, 0)
         });
         self.overlay.touch(at);

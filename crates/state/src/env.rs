@@ -55,9 +55,6 @@ const TABLE_FILE_BYTES: u64 = 16 << 20;
 /// of 4 KiB costs less than in one of 16.
 const METADATA_BLOCK_BYTES: usize = 4 << 10;
 
-/// Rows to a place in a block's hash index.
-const BLOCK_HASH_RATIO: f64 = 0.75;
-
 impl StateEnv {
     /// Makes the shared cache and buffers.
     #[must_use]
@@ -89,7 +86,6 @@ impl StateEnv {
         table.set_block_size(8 << 10);
         // Rows are looked up one by one, and a hash finds one in its block with fewer comparisons than a binary search.
         table.set_data_block_index_type(DataBlockIndexType::BinaryAndHash);
-        table.set_data_block_hash_ratio(BLOCK_HASH_RATIO);
         table.set_format_version(6);
         // Nearly every first event of a viewer asks for a row that is not there.
         table.set_bloom_filter(12.0, false);

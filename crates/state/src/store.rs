@@ -19,7 +19,7 @@ pub struct Store {
     db: DB,
     dir: PathBuf,
     wal: bool,
-    /// Made once: making one costs as much as a lookup in memory.
+    /// Made once, not for every lookup.
     reads: ReadOptions,
 }
 
