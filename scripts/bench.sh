@@ -4,5 +4,5 @@ set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-scripts/build.sh
+scripts/build.sh barrage-bench
 "$target_dir/release/barrage-bench" "$@" </dev/null

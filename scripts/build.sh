@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the program, with cargo's own progress.
+# Builds the program, with cargo's own progress; arguments are further programs to build, as barrage-bench.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -11,4 +11,4 @@ else
   say "building Barrage"
 fi
 # The whole workspace chooses the features, so that make test and make lint find everything built.
-cargo build --release --locked --workspace --bin barrage
+cargo build --release --locked --workspace --bin barrage "${@/#/--bin=}"
