@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use barrage_ingest::RECEIVED_AT_HEADER;
 use serde_json::Value as Json;
 
 use super::{BARRAGE, get, wait_until, wait_until_told};
@@ -127,6 +128,17 @@ impl Process {
     /// Whether it says that it is ready, and what it says.
     pub(crate) fn readiness(&self) -> (u16, String) {
         super::get_text(&self.admin, "/readyz")
+    }
+
+    /// Posts one callback, as IM does. No statistic reads its command, and it lies at the evening's start: no answer
+    /// changes with it.
+    pub(crate) fn quiet_callback(&self) -> (u16, String) {
+        let path = "/callback?SdkAppid=1400000000&CallbackCommand=Profile.CallbackPortraitSet&contenttype=json";
+        let body =
+            r#"{"CallbackCommand":"Profile.CallbackPortraitSet","From_Account":"nobody","EventTime":1767268800501}"#;
+        let key = format!("Bearer {KEY}");
+        let headers = [("Authorization", key.as_str()), (RECEIVED_AT_HEADER, "1767268800502")];
+        super::post(self.callback.as_deref().expect("an ingest"), path, &headers, body)
     }
 
     /// The value of a metric, the sum over its labels; 0 when it was never counted.

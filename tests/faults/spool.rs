@@ -4,10 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use barrage_ingest::RECEIVED_AT_HEADER;
-
-use crate::common::cluster::{KEY, Own, Process};
-use crate::common::post;
+use crate::common::cluster::{Own, Process};
 use crate::common::scene::{Scene, Setting};
 use crate::common::wait_until;
 
@@ -30,21 +27,9 @@ impl Drop for SmallDisk {
     }
 }
 
-/// A command that no statistic reads, at the evening's start: no answer changes with it.
-const CALLBACK: &str = "/callback?SdkAppid=1400000000&CallbackCommand=Profile.CallbackPortraitSet&contenttype=json";
-const PORTRAIT: &str =
-    r#"{"CallbackCommand":"Profile.CallbackPortraitSet","From_Account":"nobody","EventTime":1767268800501}"#;
-
-/// Posts one callback, as IM does.
-fn callback(ingest: &Process) -> (u16, String) {
-    let key = format!("Bearer {KEY}");
-    let headers = [("Authorization", key.as_str()), (RECEIVED_AT_HEADER, "1767268800502")];
-    post(ingest.callback.as_deref().expect("an ingest"), CALLBACK, &headers, PORTRAIT)
-}
-
 /// Whether the ingest refuses callbacks and says so everywhere.
 fn refuses_loudly(ingest: &Process, reason: &str) {
-    let (status, reply) = callback(ingest);
+    let (status, reply) = ingest.quiet_callback();
     assert_eq!(status, 503, "{reply}");
     assert!(reply.contains(r#""ActionStatus":"FAIL""#) && reply.contains("\"ErrorCode\":503"), "{reply}");
     assert!(ingest.metric("barrage_spool_failed") > 0.0);
@@ -112,14 +97,14 @@ fn a_full_spool_refuses_loudly_and_is_empty_again_when_the_broker_is_back() {
     }
     scene.cluster.balance();
     for ingest in &scene.cluster.ingests {
-        let (status, reply) = callback(ingest);
+        let (status, reply) = ingest.quiet_callback();
         println!("after a restart on the full disk: {status} {reply}");
     }
 
     scene.broker.restart(1);
     scene.cluster.drained();
     for ingest in &scene.cluster.ingests {
-        wait_until("callbacks are taken again", || (callback(ingest).0 == 200).then_some(()));
+        wait_until("callbacks are taken again", || (ingest.quiet_callback().0 == 200).then_some(()));
         wait_until("the spool takes again", || (ingest.metric("barrage_spool_failed") == 0.0).then_some(()));
         assert_eq!(ingest.readiness().0, 200, "{}", ingest.readiness().1);
     }

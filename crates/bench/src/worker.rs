@@ -13,7 +13,7 @@ use anyhow::{Result, bail};
 use barrage_event::{EnvelopeView, Offset, Partition, Topic};
 use barrage_log::{EmbeddedLog, EventLog, Metrics};
 use barrage_state::{PartitionDir, StateEnv, StateOptions};
-use barrage_worker::{Applied, Engine};
+use barrage_worker::{Applied, BudgetPart, Engine, OverlayBudget};
 
 use crate::clock::{Spent, Stopwatch};
 use crate::prepare::{self, log_options};
@@ -181,8 +181,9 @@ fn read_only(log: &dyn EventLog, decode: bool) -> Result<Pass> {
 /// The engines of all partitions and how far they are.
 pub(crate) struct Engines {
     log: Arc<dyn EventLog>,
-    engines: Vec<(Engine, Option<Instant>)>,
-    overlay_bytes: usize,
+    engines: Vec<(Engine, Option<Instant>, BudgetPart)>,
+    /// An equal part of the overlays' memory for each.
+    overlay_share: usize,
     pass: Pass,
 }
 
@@ -193,14 +194,15 @@ pub(crate) fn engines(dir: &Path, name: &str, log: &Arc<dyn EventLog>, setup: Se
     let env = StateEnv::new(StateOptions { wal: setup.wal, ..StateOptions::default() });
     let state = dir.join(name);
     let partitions = log.all_partitions();
-    let overlay_bytes = setup.overlay_bytes / partitions.len();
+    let overlay = OverlayBudget::new(setup.overlay_bytes);
+    let overlay_share = overlay.bytes() / partitions.len();
     let mut engines = Vec::new();
     for partition in partitions {
         let store = PartitionDir::new(&state, partition).next()?;
         let (engine, _) = Engine::open(&env, &store, partition, log.as_ref(), &statistics)?;
-        engines.push((engine, None));
+        engines.push((engine, None, overlay.part()));
     }
-    Ok(Engines { log: Arc::clone(log), engines, overlay_bytes, pass: Pass::default() })
+    Ok(Engines { log: Arc::clone(log), engines, overlay_share, pass: Pass::default() })
 }
 
 impl Engines {
@@ -233,17 +235,17 @@ impl Engines {
 
     pub(crate) fn finish(mut self) -> Result<Pass> {
         self.run_to(|_| Offset(u64::MAX))?;
-        if let Some((engine, _)) = self.engines.iter().find(|(e, _)| e.committed().dead_lettered > 0) {
+        if let Some((engine, ..)) = self.engines.iter().find(|(e, ..)| e.committed().dead_lettered > 0) {
             bail!("{} has dead letters", engine.partition());
         }
-        if let Some((engine, _)) = self.engines.iter().find(|(e, _)| e.committed().duplicates > 0) {
+        if let Some((engine, ..)) = self.engines.iter().find(|(e, ..)| e.committed().duplicates > 0) {
             bail!("{} has duplicates, so it did less than it should", engine.partition());
         }
         Ok(self.pass)
     }
 
     fn step(&mut self, place: usize, until: Offset) -> Result<bool> {
-        let (engine, dirty_since) = &mut self.engines[place];
+        let (engine, dirty_since, _) = &mut self.engines[place];
         let (partition, from) = (engine.partition(), engine.next_offset());
         let end = until.min(self.log.end(partition));
         if from >= end {
@@ -264,16 +266,17 @@ impl Engines {
         self.pass.records += engine.next_offset().0 - from.0;
         let since = *dirty_since.get_or_insert_with(Instant::now);
         let behind = engine.next_offset() < end;
-        if engine.wants_commit(since.elapsed(), COMMIT_INTERVAL, behind, self.overlay_bytes) {
+        if engine.wants_commit(since.elapsed(), COMMIT_INTERVAL, behind, self.overlay_share) {
             self.commit(place)?;
         }
         Ok(true)
     }
 
     fn commit(&mut self, place: usize) -> Result<()> {
-        let (engine, dirty_since) = &mut self.engines[place];
+        let (engine, dirty_since, memory) = &mut self.engines[place];
         let watch = Stopwatch::start();
-        engine.commit(self.overlay_bytes)?;
+        engine.commit(memory.settle(engine.bytes()))?;
+        memory.settle(engine.bytes());
         *dirty_since = None;
         self.pass.commits += watch.spent().thread;
         self.pass.commit_count += 1;

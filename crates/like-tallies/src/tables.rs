@@ -6,15 +6,15 @@ use crate::proto;
 
 table!(
     /// Rooms: app, `GroupId`.
-    Rooms, 48, "like_tallies.rooms", (u32, &'a str), proto::Totals
+    Rooms, 48, "like_tallies.rooms", of Room, proto::Totals
 );
 table!(
     /// Viewers of rooms: app, `GroupId`, account.
-    Viewers, 49, "like_tallies.viewers", (u32, &'a str, &'a str), proto::Viewer
+    Viewers, 49, "like_tallies.viewers", of Viewer, proto::Viewer
 );
 table!(
     /// Accounts over all rooms: app, account.
-    Accounts, 50, "like_tallies.accounts", (u32, &'a str), proto::Account
+    Accounts, 50, "like_tallies.accounts", of Account, proto::Account
 );
 
 /// Combos whose messages may still come, by [`combo_hash`](crate::combos::combo_hash); in partitions of either topic.

@@ -74,7 +74,7 @@ impl Projection for RoomMessageCounts {
             key,
             kind: kind_number(message),
             minute: minute_of(record.occurred_at_ms),
-            second: u64::try_from(record.received_at_ms.max(0) / 1_000).unwrap_or(0),
+            second: u32::try_from(record.received_at_ms.max(0) / 1_000).unwrap_or(u32::MAX),
             join: JoinKey::new(record.app, message),
             message,
         };
@@ -174,7 +174,7 @@ struct RoomEvent<'a, 'e> {
     key: (u32, &'a str),
     kind: u32,
     minute: u32,
-    second: u64,
+    second: u32,
     join: JoinKey,
     message: &'e Message<'a>,
 }
@@ -207,7 +207,7 @@ impl RoomEvent<'_, '_> {
             second: self.second,
             msg_id_hash: self.join.msg_id,
         };
-        let bucket = u32::try_from(self.second / 60).unwrap_or(u32::MAX);
+        let bucket = self.second / 60;
         let mut rows = cx.buckets::<PendingMessages>()?;
         // Another message of the same sender has this Random: the one with a MsgId makes way.
         let taken = self.join.second != 0 && rows.get(self.join.first).is_some();

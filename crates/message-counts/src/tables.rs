@@ -6,7 +6,7 @@ use crate::proto;
 
 table!(
     /// Rooms: app, `GroupId`.
-    Rooms, 16, "message_counts.rooms", (u32, &'a str), proto::Room
+    Rooms, 16, "message_counts.rooms", of Room, proto::Room
 );
 table!(
     /// Minutes of rooms: app, `GroupId`, minute since the epoch.
@@ -22,11 +22,11 @@ table!(
 );
 table!(
     /// Senders in rooms: app, `GroupId`, account.
-    RoomSenders, 20, "message_counts.room_senders", (u32, &'a str, &'a str), proto::Sender
+    RoomSenders, 20, "message_counts.room_senders", of Viewer, proto::Sender
 );
 table!(
     /// Senders over all rooms: app, account.
-    Senders, 22, "message_counts.senders", (u32, &'a str), proto::Sender
+    Senders, 22, "message_counts.senders", of Account, proto::Sender
 );
 
 /// Messages whose other callback may still come, by minute of `received_at`.

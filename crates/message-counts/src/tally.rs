@@ -37,14 +37,14 @@ pub(crate) fn merge(into: &mut Vec<KindTally>, from: &[KindTally]) {
 
 /// Whether open messages of this second of `received_at` still wait at `at_ms`: until their whole second is over the
 /// window. Half a second late on average, so that a room keeps a number a second in place of one a message.
-pub(crate) fn still_waits(second: u64, window_ms: u64, at_ms: i64) -> bool {
-    let over_ms = second.saturating_add(1).saturating_mul(1_000).saturating_add(window_ms);
+pub(crate) fn still_waits(second: u32, window_ms: u64, at_ms: i64) -> bool {
+    let over_ms = (u64::from(second) + 1).saturating_mul(1_000).saturating_add(window_ms);
     i64::try_from(over_ms).unwrap_or(i64::MAX) > at_ms
 }
 
 impl Room {
     /// One more open message.
-    pub(crate) fn wait(&mut self, second: u64, minute: u32, kind: u32) {
+    pub(crate) fn wait(&mut self, second: u32, minute: u32, kind: u32) {
         let key = (second, minute, kind);
         // New ones are nearly always the last.
         match self.waiting.binary_search_by_key(&key, |w| (w.second, w.minute, w.kind)) {
@@ -54,7 +54,7 @@ impl Room {
     }
 
     /// An open message was resolved; it may have been forgotten here before.
-    pub(crate) fn resolve(&mut self, second: u64, minute: u32, kind: u32) {
+    pub(crate) fn resolve(&mut self, second: u32, minute: u32, kind: u32) {
         let key = (second, minute, kind);
         if let Ok(at) = self.waiting.binary_search_by_key(&key, |w| (w.second, w.minute, w.kind)) {
             self.waiting[at].count -= 1;

@@ -6,7 +6,7 @@ use crate::proto;
 
 table!(
     /// Accounts: app, account.
-    Accounts, 24, "online_duration.accounts", (u32, &'a str), proto::Account
+    Accounts, 24, "online_duration.accounts", of Account, proto::Account
 );
 
 /// Signs of life of accounts that have no row, by minute of their arrival: the login before them may be told late.

@@ -187,7 +187,7 @@ fn in_chunk(
         Ok(at) => (at, cx.table::<Chunks>()?.entry(&row_key)?),
         Err(at) => {
             room.chunks.insert(at, ChunkSum { number, ..ChunkSum::default() });
-            let chunk = cx.table::<Chunks>()?.entry_known_new(&row_key);
+            let chunk = cx.table::<Chunks>()?.entry_known_new(&row_key)?;
             *chunk = Chunk::default();
             (at, chunk)
         }

@@ -6,7 +6,7 @@ use crate::proto;
 
 table!(
     /// Rooms: app, `GroupId`.
-    Rooms, 32, "presence.rooms", (u32, &'a str), proto::Room
+    Rooms, 32, "presence.rooms", of Room, proto::Room
 );
 table!(
     /// Changes of a room's online count: app, `GroupId`, number of the chunk of 20 s since the epoch.
@@ -14,7 +14,7 @@ table!(
 );
 table!(
     /// Members of rooms: app, `GroupId`, account.
-    Members, 34, "presence.members", (u32, &'a str, &'a str), proto::Member
+    Members, 34, "presence.members", of Viewer, proto::Member
 );
 table!(
     /// The ring of a room's recent members: app, `GroupId`, place in the ring.
@@ -22,7 +22,7 @@ table!(
 );
 table!(
     /// Rooms of accounts: app, account.
-    Accounts, 40, "presence.accounts", (u32, &'a str), proto::Account
+    Accounts, 40, "presence.accounts", of Account, proto::Account
 );
 
 /// What was told of accounts that are no members, by minute of its arrival.

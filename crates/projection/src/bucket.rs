@@ -11,10 +11,10 @@ use std::fmt;
 use hashbrown::HashTable;
 use prost::Message as _;
 
-use crate::codec::row_hash;
+use crate::codec::{Compact128, row_hash};
 use crate::key::{KeyCodec as _, KeyError};
 use crate::overlay::{CommitSink, ErasedTable, StateHash};
-use crate::table::{Backing, StoreError, TableDef, Value};
+use crate::table::{Backing, Kind, StoreError, TableDef, Value};
 
 /// A table whose rows are found by a 128-bit hash and expire by bucket. A row's bytes are `ID`, bucket, hash.
 pub trait BucketTable: 'static {
@@ -36,16 +36,19 @@ pub fn minute_of(time_ms: i64) -> u32 {
 
 const NONE: u32 = u32::MAX;
 
+/// Of a slot that the next commit need not look at.
+const CLEAN: u32 = u32::MAX;
+
+/// Its hash in the store is computed again when it is wanted: a row in two is gone before that.
 #[derive(Debug)]
 struct Slot<V> {
-    hash: u128,
+    hash: Compact128,
     value: V,
-    committed: u128,
     bucket: u32,
     next: u32,
     previous: u32,
-    dirty: bool,
-    live: bool,
+    /// Place of the row in `dirty`, or `CLEAN`.
+    dirty: u32,
 }
 
 /// The overlay of one bucket table.
@@ -56,7 +59,8 @@ pub struct BucketOverlay<T: BucketTable> {
     free: Vec<u32>,
     /// First slot of each bucket's list.
     buckets: BTreeMap<u32, u32>,
-    dirty: Vec<u32>,
+    /// Rows that changed: slot, or `NONE` when it went again, and hash of the committed row, 0 when the store has none.
+    dirty: Vec<(u32, Compact128)>,
     /// Committed rows that are gone: bucket, hash, hash of the row.
     deleted: Vec<(u32, u128, u128)>,
 }
@@ -85,14 +89,25 @@ fn row_bytes(id: u8, bucket: u32, hash: u128, out: &mut Vec<u8>) {
     (bucket, hash).encode(out);
 }
 
+/// Hash of a row that is in the store as it is here.
+fn committed_hash<T: BucketTable>(slot: &Slot<T::Value>) -> u128 {
+    let mut row = Vec::with_capacity(64);
+    row_bytes(T::ID, slot.bucket, slot.hash.into(), &mut row);
+    let row_len = row.len();
+    slot.value.encode_raw(&mut row);
+    row_hash(&row, row_len)
+}
+
 impl<T: BucketTable> BucketOverlay<T> {
     fn find(&self, hash: u128) -> Option<usize> {
-        self.index.find(table_hash(hash), |&i| self.slots[i as usize].hash == hash).map(|&i| i as usize)
+        let wanted = Compact128::from(hash);
+        self.index.find(table_hash(hash), |&i| self.slots[i as usize].hash == wanted).map(|&i| i as usize)
     }
 
-    fn add(&mut self, bucket: u32, hash: u128, value: T::Value, committed: u128) -> usize {
+    /// Puts a row in that the store has, or, with `dirty`, one that it has not.
+    fn add(&mut self, bucket: u32, hash: u128, value: T::Value, dirty: bool) {
         let next = self.buckets.get(&bucket).copied().unwrap_or(NONE);
-        let slot = Slot { hash, value, committed, bucket, next, previous: NONE, dirty: false, live: true };
+        let slot = Slot { hash: hash.into(), value, bucket, next, previous: NONE, dirty: CLEAN };
         let at = if let Some(at) = self.free.pop() {
             self.slots[at as usize] = slot;
             at
@@ -107,27 +122,40 @@ impl<T: BucketTable> BucketOverlay<T> {
         }
         self.buckets.insert(bucket, at);
         let slots = &self.slots;
-        self.index.insert_unique(table_hash(hash), at, |&i| table_hash(slots[i as usize].hash));
-        at as usize
+        self.index.insert_unique(table_hash(hash), at, |&i| table_hash(slots[i as usize].hash.into()));
+        if dirty {
+            self.mark(at, 0);
+        }
     }
 
+    fn mark(&mut self, at: u32, committed: u128) {
+        // Between two commits far fewer rows change than a u32 counts.
+        self.slots[at as usize].dirty = u32::try_from(self.dirty.len()).unwrap_or(CLEAN);
+        self.dirty.push((at, committed.into()));
+    }
+
+    /// The row is about to change.
     fn touch(&mut self, at: usize) {
-        let slot = &mut self.slots[at];
-        if !slot.dirty {
-            slot.dirty = true;
-            self.dirty.push(u32::try_from(at).unwrap_or(NONE));
+        if self.slots[at].dirty == CLEAN {
+            let committed = committed_hash::<T>(&self.slots[at]);
+            self.mark(u32::try_from(at).unwrap_or(NONE), committed);
         }
     }
 
     fn take(&mut self, at: usize) -> T::Value {
         let slot = &mut self.slots[at];
+        let committed = if slot.dirty == CLEAN {
+            committed_hash::<T>(slot)
+        } else {
+            let (row, committed) = &mut self.dirty[slot.dirty as usize];
+            *row = NONE;
+            (*committed).into()
+        };
         let value = std::mem::take(&mut slot.value);
-        let (hash, bucket, next, previous) = (slot.hash, slot.bucket, slot.next, slot.previous);
-        if slot.committed != 0 {
-            self.deleted.push((bucket, hash, slot.committed));
+        let (hash, bucket, next, previous) = (u128::from(slot.hash), slot.bucket, slot.next, slot.previous);
+        if committed != 0 {
+            self.deleted.push((bucket, hash, committed));
         }
-        slot.live = false;
-        let dirty = slot.dirty;
         if next != NONE {
             self.slots[next as usize].previous = previous;
         }
@@ -142,10 +170,7 @@ impl<T: BucketTable> BucketOverlay<T> {
         if let Ok(entry) = self.index.find_entry(table_hash(hash), |&i| i == at) {
             entry.remove();
         }
-        // A dirty slot stays until the commit has walked over it; else it would be named twice in `dirty`.
-        if !dirty {
-            self.free.push(at);
-        }
+        self.free.push(at);
         value
     }
 
@@ -177,23 +202,25 @@ impl<T: BucketTable> ErasedTable for BucketOverlay<T> {
             sink.delete(&row);
             hash.change(committed, 0);
         }
-        for at in self.dirty.drain(..) {
-            let slot = &mut self.slots[at as usize];
-            slot.dirty = false;
-            if !slot.live {
-                self.free.push(at);
-                continue;
-            }
-            row_bytes(T::ID, slot.bucket, slot.hash, &mut row);
+        let mut dirty = std::mem::take(&mut self.dirty);
+        // In their order: the store puts neighbours in quicker one after the other. Those that went come last.
+        let slots = &self.slots;
+        dirty.sort_unstable_by_key(|&(at, _)| {
+            slots.get(at as usize).map_or((u32::MAX, u128::MAX), |slot| (slot.bucket, slot.hash.into()))
+        });
+        for (at, committed) in dirty.drain(..) {
+            let Some(slot) = self.slots.get_mut(at as usize) else { continue };
+            slot.dirty = CLEAN;
+            row_bytes(T::ID, slot.bucket, slot.hash.into(), &mut row);
             let row_len = row.len();
             slot.value.encode_raw(&mut row);
             let new = row_hash(&row, row_len);
-            if new != slot.committed {
+            if new != u128::from(committed) {
                 sink.put(&row[..row_len], &row[row_len..]);
-                hash.change(slot.committed, new);
-                slot.committed = new;
+                hash.change(committed.into(), new);
             }
         }
+        self.dirty = dirty;
     }
 
     fn discard(&mut self) {
@@ -202,17 +229,13 @@ impl<T: BucketTable> ErasedTable for BucketOverlay<T> {
 
     fn load(&mut self, backing: &dyn Backing) -> Result<(), StoreError> {
         *self = Self::default();
-        let mut whole = Vec::new();
         backing.scan(&[T::ID], &mut |row, bytes| {
             let key = row.get(1..).ok_or(KeyError("too short"));
             let (bucket, hash) =
                 key.and_then(<(u32, u128)>::decode).map_err(|e| StoreError::damaged_key(T::NAME, &e))?;
             let value =
                 T::Value::decode(bytes).map_err(|e| StoreError::Damaged { table: T::NAME, problem: e.to_string() })?;
-            whole.clear();
-            whole.extend_from_slice(row);
-            whole.extend_from_slice(bytes);
-            self.add(bucket, hash, value, row_hash(&whole, row.len()));
+            self.add(bucket, hash, value, false);
             Ok(())
         })
     }
@@ -222,7 +245,7 @@ impl<T: BucketTable> ErasedTable for BucketOverlay<T> {
     }
 
     fn dirty_bytes(&self) -> usize {
-        self.dirty.len() * size_of::<Slot<T::Value>>() + self.deleted.len() * 40
+        self.dirty.len() * size_of::<Slot<T::Value>>() + self.deleted.len() * 48
     }
 
     fn is_cache(&self) -> bool {
@@ -267,8 +290,7 @@ impl<'c, T: BucketTable> BucketRef<'c, T> {
         while self.overlay.index.len() >= T::ROWS_MAX {
             self.overlay.expire_first();
         }
-        let at = self.overlay.add(bucket, hash, value, 0);
-        self.overlay.touch(at);
+        self.overlay.add(bucket, hash, value, true);
     }
 
     /// Takes a row out.
@@ -303,6 +325,6 @@ impl TableDef {
     /// The definition of a bucket table.
     #[must_use]
     pub fn buckets<T: BucketTable>() -> Self {
-        Self { id: T::ID, name: T::NAME, make: || Box::new(BucketOverlay::<T>::default()) }
+        Self { id: T::ID, name: T::NAME, kind: Kind::Own(|| Box::new(BucketOverlay::<T>::default())) }
     }
 }

@@ -16,3 +16,19 @@ pub fn row_hash(row_and_value: &[u8], row_len: usize) -> u128 {
 pub fn memory_hash(row: &[u8]) -> u64 {
     xxh3_64(row)
 }
+
+/// 128 bits that take 16 bytes wherever they stand: a `u128` would round up every slot that holds one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Compact128([u8; 16]);
+
+impl From<u128> for Compact128 {
+    fn from(value: u128) -> Self {
+        Self(value.to_le_bytes())
+    }
+}
+
+impl From<Compact128> for u128 {
+    fn from(Compact128(bytes): Compact128) -> Self {
+        Self::from_le_bytes(bytes)
+    }
+}

@@ -11,12 +11,15 @@
 pub mod bucket;
 pub mod codec;
 pub mod effects;
+pub mod entity;
+mod entity_overlay;
 pub mod key;
 #[cfg(any(test, feature = "test-util"))]
 pub mod memory;
 pub mod overlay;
 pub mod projection;
 pub mod reads;
+mod rows;
 pub mod statistic;
 pub mod table;
 pub mod top;
@@ -25,6 +28,7 @@ pub mod world;
 
 pub use bucket::{BucketOverlay, BucketRef, BucketTable, minute_of};
 pub use effects::{Effects, Intent};
+pub use entity::Entity;
 pub use key::{KeyCodec, KeyError};
 pub use overlay::{CommitSink, ErasedTable, StateHash, TableOverlay, TableRef, Tables};
 pub use projection::{ApplyError, Context, Place, Projection, Rules};

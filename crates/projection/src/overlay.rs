@@ -5,15 +5,17 @@
 //! leave it by a clock when the overlay is over its budget.
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::fmt;
 
-use hashbrown::HashTable;
 use prost::Message as _;
 
 use crate::bucket::{BucketOverlay, BucketRef, BucketTable};
-use crate::codec::{memory_hash, row_hash};
-use crate::key::KeyCodec as _;
-use crate::table::{Backing, StoreError, Table, TableDef};
+use crate::codec::row_hash;
+use crate::entity::{ENTITIES, Entity};
+use crate::entity_overlay::{EntityOverlay, ErasedColumn, Part};
+use crate::rows::{RowBytes, Rows};
+use crate::table::{Backing, Kind, StoreError, Table, TableDef};
 
 /// Sum of row hashes modulo 2^128.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -63,135 +65,60 @@ pub trait ErasedTable: Any + Send {
     fn evict(&mut self, target: usize);
 }
 
-/// Estimated memory of a row beside its key and value: slot, index entry, allocator.
-const ROW_OVERHEAD_BYTES: usize = 64;
-
-#[derive(Debug)]
-struct Slot<V> {
-    row: Box<[u8]>,
-    value: Option<V>,
-    /// Hash of the committed row; 0 when the store has none.
-    committed: u128,
-    bytes: u32,
-    dirty: bool,
-    used: bool,
-}
-
 /// The overlay of one plain table.
 #[derive(Debug)]
 pub struct TableOverlay<T: Table> {
-    index: HashTable<u32>,
-    slots: Vec<Slot<T::Value>>,
-    free: Vec<u32>,
-    dirty: Vec<u32>,
-    scratch: Vec<u8>,
-    bytes: usize,
-    dirty_bytes: usize,
-    clock: usize,
+    rows: Rows<Option<T::Value>>,
 }
 
 impl<T: Table> Default for TableOverlay<T> {
     fn default() -> Self {
-        Self {
-            index: HashTable::new(),
-            slots: Vec::new(),
-            free: Vec::new(),
-            dirty: Vec::new(),
-            scratch: Vec::new(),
-            bytes: 0,
-            dirty_bytes: 0,
-            clock: 0,
-        }
+        Self { rows: Rows::default() }
     }
 }
 
+/// Memory of a decoded value beside its slot, bytes, estimated: lists have room for more than they hold.
+fn value_bytes(encoded: usize) -> usize {
+    2 * encoded
+}
+
 impl<T: Table> TableOverlay<T> {
-    /// Encodes the key into `scratch` and finds its slot in memory.
-    fn find(&mut self, key: &T::Key<'_>) -> (u64, Option<usize>) {
-        self.scratch.clear();
-        self.scratch.push(T::ID);
-        key.encode(&mut self.scratch);
-        let hash = memory_hash(&self.scratch);
-        let slots = &self.slots;
-        let row = self.scratch.as_slice();
-        let found = self.index.find(hash, |&i| *slots[i as usize].row == *row);
-        (hash, found.map(|&i| i as usize))
-    }
-
-    fn add(
-        &mut self,
-        hash: u64,
-        row: Box<[u8]>,
-        value: Option<T::Value>,
-        committed: u128,
-        value_bytes: usize,
-    ) -> usize {
-        let bytes = row.len() + value_bytes + size_of::<Slot<T::Value>>() + ROW_OVERHEAD_BYTES;
-        // A row is in use when it is asked for a second time: what many events touch once each must not push out what
-        // all of them touch.
-        let slot =
-            Slot { row, value, committed, bytes: u32::try_from(bytes).unwrap_or(u32::MAX), dirty: false, used: false };
-        self.bytes += bytes;
-        let at = if let Some(at) = self.free.pop() {
-            self.slots[at as usize] = slot;
-            at
-        } else {
-            // 2^32 rows of 64 bytes are beyond any budget, so the number always fits.
-            let at = u32::try_from(self.slots.len()).unwrap_or(u32::MAX);
-            self.slots.push(slot);
-            at
-        };
-        let slots = &self.slots;
-        self.index.insert_unique(hash, at, |&i| memory_hash(&slots[i as usize].row));
-        at as usize
-    }
-
     /// Finds the row's slot, reading it from the store when it is not in memory.
     fn fetch(&mut self, backing: &dyn Backing, key: &T::Key<'_>) -> Result<usize, StoreError> {
-        let (hash, found) = self.find(key);
-        if let Some(at) = found {
-            self.slots[at].used = true;
+        if let Some(at) = self.rows.find(T::ID, key) {
             return Ok(at);
         }
-        // The row is kept aside, because the value is read behind it for the hash.
-        let row_len = self.scratch.len();
-        let mut whole = std::mem::take(&mut self.scratch);
-        let row: Box<[u8]> = whole.as_slice().into();
+        // The value is read behind the row for the hash.
+        let mut whole = self.rows.take_scratch();
+        let row_len = whole.len();
+        let row = RowBytes::from_slice(&whole);
         let mut decoded = None;
         let result = backing.get(&row, &mut |bytes| {
             whole.extend_from_slice(bytes);
             decoded = Some(T::Value::decode(bytes));
         });
-        let found_bytes = whole.len() - row_len;
+        let encoded = whole.len() - row_len;
         let committed = if decoded.is_some() { row_hash(&whole, row_len) } else { 0 };
         whole.truncate(row_len);
-        self.scratch = whole;
+        self.rows.give_back(whole);
         result?;
         let value = decoded.transpose().map_err(|e| StoreError::Damaged { table: T::NAME, problem: e.to_string() })?;
-        Ok(self.add(hash, row, value, committed, found_bytes))
+        Ok(self.rows.add(row, value, committed, value_bytes(encoded)))
     }
 
-    /// Drops a row that is not dirty from memory.
-    fn forget(&mut self, at: u32) {
-        let slot = &mut self.slots[at as usize];
-        let hash = memory_hash(&slot.row);
-        slot.row = Box::default();
-        slot.value = None;
-        self.bytes -= slot.bytes as usize;
-        if let Ok(entry) = self.index.find_entry(hash, |&i| i == at) {
-            entry.remove();
-        }
-        self.free.push(at);
+    /// The row that is looked for, put in as the caller knows it.
+    fn fetch_known(&mut self, key: &T::Key<'_>, committed: impl FnOnce(&mut Vec<u8>) -> u128) -> usize {
+        self.rows.find(T::ID, key).unwrap_or_else(|| {
+            let mut whole = self.rows.take_scratch();
+            let row = RowBytes::from_slice(&whole);
+            let committed = committed(&mut whole);
+            self.rows.give_back(whole);
+            self.rows.add(row, None, committed, 0)
+        })
     }
 
-    fn touch(&mut self, at: usize) {
-        let slot = &mut self.slots[at];
-        if !slot.dirty {
-            slot.dirty = true;
-            self.dirty_bytes += slot.bytes as usize;
-            // Slots are numbered by `add`, which keeps them inside u32.
-            self.dirty.push(u32::try_from(at).unwrap_or(u32::MAX));
-        }
+    fn value(&mut self, at: usize) -> &mut Option<T::Value> {
+        &mut self.rows.slots[at].payload
     }
 }
 
@@ -201,36 +128,36 @@ impl<T: Table> ErasedTable for TableOverlay<T> {
     }
 
     fn commit(&mut self, sink: &mut dyn CommitSink, hash: &mut StateHash) {
-        let mut whole = std::mem::take(&mut self.scratch);
-        let mut dirty = std::mem::take(&mut self.dirty);
-        for at in dirty.drain(..) {
-            let slot = &mut self.slots[at as usize];
-            slot.dirty = false;
-            if let Some(value) = &slot.value {
+        let mut whole = self.rows.take_scratch();
+        let dirty = self.rows.take_dirty();
+        for &at in &dirty {
+            let at = at as usize;
+            let slot = &mut self.rows.slots[at];
+            let committed = u128::from(slot.committed);
+            if let Some(value) = &slot.payload {
                 whole.clear();
-                whole.extend_from_slice(&slot.row);
+                whole.extend_from_slice(slot.row());
+                let row_len = whole.len();
                 value.encode_raw(&mut whole);
-                let new = row_hash(&whole, slot.row.len());
-                if new != slot.committed {
-                    sink.put(&slot.row, &whole[slot.row.len()..]);
-                    hash.change(slot.committed, new);
-                    slot.committed = new;
+                let new = row_hash(&whole, row_len);
+                if new != committed {
+                    let (row, value) = whole.split_at(row_len);
+                    sink.put(row, value);
+                    hash.change(committed, new);
+                    slot.committed = new.into();
                 }
-                let bytes = whole.len() + size_of::<Slot<T::Value>>() + ROW_OVERHEAD_BYTES;
-                self.bytes = self.bytes - slot.bytes as usize + bytes;
-                slot.bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+                self.rows.charge(at, value_bytes(whole.len() - row_len));
             } else {
-                if slot.committed != 0 {
-                    sink.delete(&slot.row);
-                    hash.change(slot.committed, 0);
+                if committed != 0 {
+                    sink.delete(slot.row());
+                    hash.change(committed, 0);
                 }
                 // Nobody asks again for a row that was taken out, as the places of an index are.
-                self.forget(at);
+                self.rows.forget(at);
             }
         }
-        self.dirty = dirty;
-        self.scratch = whole;
-        self.dirty_bytes = 0;
+        self.rows.committed(dirty);
+        self.rows.give_back(whole);
     }
 
     fn discard(&mut self) {
@@ -242,11 +169,11 @@ impl<T: Table> ErasedTable for TableOverlay<T> {
     }
 
     fn bytes(&self) -> usize {
-        self.bytes
+        self.rows.bytes()
     }
 
     fn dirty_bytes(&self) -> usize {
-        self.dirty_bytes
+        self.rows.dirty_bytes()
     }
 
     fn is_cache(&self) -> bool {
@@ -254,30 +181,25 @@ impl<T: Table> ErasedTable for TableOverlay<T> {
     }
 
     fn evict(&mut self, target: usize) {
-        // Two rounds at most: the first takes the marks of use away, the second finds what was not used since.
-        let mut steps = self.slots.len() * 2;
-        while self.bytes > target && steps > 0 {
-            steps -= 1;
-            self.clock = if self.clock + 1 >= self.slots.len() { 0 } else { self.clock + 1 };
-            let slot = &mut self.slots[self.clock];
-            if slot.row.is_empty() || slot.dirty {
-                continue;
-            }
-            if slot.used {
-                slot.used = false;
-                continue;
-            }
-            self.forget(u32::try_from(self.clock).unwrap_or(u32::MAX));
+        let mut steps = self.rows.steps();
+        while let Some(at) = self.rows.next_unused(target, &mut steps) {
+            self.rows.forget(at);
         }
-        if self.slots.len() == self.free.len() {
+        if self.rows.is_empty() {
             *self = Self::default();
         }
     }
 }
 
+/// Where a table's rows are.
+enum Form<'c, T: Table> {
+    Own(&'c mut TableOverlay<T>),
+    Part(Part<'c, T>),
+}
+
 /// A plain table as a projection sees it while it applies an event.
 pub struct TableRef<'c, T: Table> {
-    overlay: &'c mut TableOverlay<T>,
+    form: Form<'c, T>,
     backing: &'c dyn Backing,
 }
 
@@ -288,13 +210,43 @@ impl<T: Table> fmt::Debug for TableRef<'_, T> {
 }
 
 impl<'c, T: Table> TableRef<'c, T> {
+    fn fetch(&mut self, key: &T::Key<'_>) -> Result<usize, StoreError> {
+        match &mut self.form {
+            Form::Own(overlay) => overlay.fetch(self.backing, key),
+            Form::Part(part) => part.fetch(self.backing, key),
+        }
+    }
+
+    fn value(&mut self, at: usize) -> Option<&mut T::Value> {
+        match &mut self.form {
+            Form::Own(overlay) => overlay.value(at).as_mut(),
+            Form::Part(part) => part.value(at),
+        }
+    }
+
+    fn touch(&mut self, at: usize) {
+        match &mut self.form {
+            Form::Own(overlay) => overlay.rows.touch(at),
+            Form::Part(part) => part.touch(at),
+        }
+    }
+
+    /// The value of a slot, made as the default when there is none; it goes to the next commit.
+    fn into_value(mut self, at: usize) -> &'c mut T::Value {
+        self.touch(at);
+        match self.form {
+            Form::Own(overlay) => overlay.value(at).get_or_insert_default(),
+            Form::Part(part) => part.into_value(at),
+        }
+    }
+
     /// The row's value.
     ///
     /// # Errors
     /// [`StoreError`] when the store fails; the caller passes it on.
     pub fn get(&mut self, key: &T::Key<'_>) -> Result<Option<&T::Value>, StoreError> {
-        let at = self.overlay.fetch(self.backing, key)?;
-        Ok(self.overlay.slots[at].value.as_ref())
+        let at = self.fetch(key)?;
+        Ok(self.value(at).map(|value| &*value))
     }
 
     /// The row's value, to change it; `None` when there is no such row.
@@ -302,63 +254,29 @@ impl<'c, T: Table> TableRef<'c, T> {
     /// # Errors
     /// [`StoreError`] when the store fails; the caller passes it on.
     pub fn get_mut(&mut self, key: &T::Key<'_>) -> Result<Option<&mut T::Value>, StoreError> {
-        let at = self.overlay.fetch(self.backing, key)?;
-        if self.overlay.slots[at].value.is_some() {
-            self.overlay.touch(at);
+        let at = self.fetch(key)?;
+        if self.value(at).is_some() {
+            self.touch(at);
         }
-        Ok(self.overlay.slots[at].value.as_mut())
+        Ok(self.value(at))
     }
 
     /// The row's value, to change it; made as the default when there is no such row.
     ///
     /// # Errors
     /// [`StoreError`] when the store fails; the caller passes it on.
-    pub fn entry(self, key: &T::Key<'_>) -> Result<&'c mut T::Value, StoreError> {
-        let at = self.overlay.fetch(self.backing, key)?;
-        self.overlay.touch(at);
-        Ok(self.overlay.slots[at].value.get_or_insert_default())
+    pub fn entry(mut self, key: &T::Key<'_>) -> Result<&'c mut T::Value, StoreError> {
+        let at = self.fetch(key)?;
+        Ok(self.into_value(at))
     }
 
     /// Sets the row's value.
     ///
     /// # Errors
     /// [`StoreError`] when the store fails; the caller passes it on.
-    pub fn set(&mut self, key: &T::Key<'_>, value: T::Value) -> Result<(), StoreError> {
-        let at = self.overlay.fetch(self.backing, key)?;
-        self.overlay.touch(at);
-        self.overlay.slots[at].value = Some(value);
+    pub fn set(self, key: &T::Key<'_>, value: T::Value) -> Result<(), StoreError> {
+        *self.entry(key)? = value;
         Ok(())
-    }
-
-    /// The value of a row that the caller knows not to exist yet, made as the default, without asking the store.
-    ///
-    /// A caller that is wrong here would leave a wrong state hash behind, so it must follow from the state itself that
-    /// the row is new: a counter of rows that is part of another row, say.
-    pub fn entry_known_new(self, key: &T::Key<'_>) -> &'c mut T::Value {
-        let (hash, found) = self.overlay.find(key);
-        let at = found.unwrap_or_else(|| {
-            let row = self.overlay.scratch.as_slice().into();
-            self.overlay.add(hash, row, None, 0, 0)
-        });
-        self.overlay.touch(at);
-        self.overlay.slots[at].value.get_or_insert_default()
-    }
-
-    /// Takes out a row that the caller knows to be there with this value, without asking the store.
-    ///
-    /// As with [`Self::entry_known_new`], a caller that is wrong leaves a wrong state hash behind: that the row is there,
-    /// and what its value is, must follow from the state itself.
-    pub fn remove_known(self, key: &T::Key<'_>, value: &T::Value) {
-        let (hash, found) = self.overlay.find(key);
-        let at = found.unwrap_or_else(|| {
-            let row: Box<[u8]> = self.overlay.scratch.as_slice().into();
-            // Behind the row, as for every hash of one.
-            value.encode_raw(&mut self.overlay.scratch);
-            let committed = row_hash(&self.overlay.scratch, row.len());
-            self.overlay.add(hash, row, None, committed, 0)
-        });
-        self.overlay.touch(at);
-        self.overlay.slots[at].value = None;
     }
 
     /// Takes the row out.
@@ -366,12 +284,56 @@ impl<'c, T: Table> TableRef<'c, T> {
     /// # Errors
     /// [`StoreError`] when the store fails; the caller passes it on.
     pub fn remove(&mut self, key: &T::Key<'_>) -> Result<Option<T::Value>, StoreError> {
-        let at = self.overlay.fetch(self.backing, key)?;
-        let value = self.overlay.slots[at].value.take();
+        let at = self.fetch(key)?;
+        let value = match &mut self.form {
+            Form::Own(overlay) => overlay.value(at).take(),
+            Form::Part(part) => part.take(at),
+        };
         if value.is_some() {
-            self.overlay.touch(at);
+            self.touch(at);
         }
         Ok(value)
+    }
+
+    /// The value of a row that the caller knows not to exist yet, made as the default, without asking the store.
+    ///
+    /// A caller that is wrong here would leave a wrong state hash behind, so it must follow from the state itself that
+    /// the row is new: a counter of rows that is part of another row, say.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the table is part of an entity's rows, which have to be asked for, and the store fails.
+    pub fn entry_known_new(mut self, key: &T::Key<'_>) -> Result<&'c mut T::Value, StoreError> {
+        let at = match &mut self.form {
+            Form::Own(overlay) => overlay.fetch_known(key, |_| 0),
+            Form::Part(part) => part.fetch(self.backing, key)?,
+        };
+        Ok(self.into_value(at))
+    }
+
+    /// Takes out a row that the caller knows to be there with this value, without asking the store.
+    ///
+    /// As with [`Self::entry_known_new`], a caller that is wrong leaves a wrong state hash behind: that the row is there,
+    /// and what its value is, must follow from the state itself.
+    ///
+    /// # Errors
+    /// As those of [`Self::entry_known_new`].
+    pub fn remove_known(mut self, key: &T::Key<'_>, value: &T::Value) -> Result<(), StoreError> {
+        match &mut self.form {
+            Form::Own(overlay) => {
+                let at = overlay.fetch_known(key, |whole| {
+                    let row_len = whole.len();
+                    // Behind the row, as for every hash of one.
+                    value.encode_raw(whole);
+                    let committed = row_hash(whole, row_len);
+                    whole.truncate(row_len);
+                    committed
+                });
+                overlay.rows.touch(at);
+                *overlay.value(at) = None;
+                Ok(())
+            }
+            Form::Part(_) => self.remove(key).map(|_| ()),
+        }
     }
 }
 
@@ -379,7 +341,8 @@ impl<'c, T: Table> TableRef<'c, T> {
 #[derive(Default)]
 pub struct Tables {
     defs: Vec<TableDef>,
-    overlays: Vec<Box<dyn ErasedTable>>,
+    /// By the first byte of their rows.
+    overlays: Vec<(u8, Box<dyn ErasedTable>)>,
     /// Place of a table's overlay by its id.
     by_id: Vec<Option<u8>>,
 }
@@ -409,25 +372,40 @@ impl Tables {
     /// [`TableClash`] when two of them have one id.
     pub fn new(defs: &[TableDef]) -> Result<Self, TableClash> {
         let mut tables = Self { by_id: vec![None; 256], ..Self::default() };
+        let reserved = ENTITIES.map(|entity| (entity.id(), entity.name()));
         for def in defs {
-            if let Some(at) = tables.by_id[usize::from(def.id)] {
-                let first = tables.defs[usize::from(at)].name;
-                if first == def.name {
-                    continue;
-                }
-                return Err(TableClash { id: def.id, first, second: def.name });
+            let known = tables.defs.iter().map(|known| (known.id, known.name)).chain(reserved);
+            match known.into_iter().find(|(id, _)| *id == def.id) {
+                Some((_, name)) if name == def.name => {}
+                Some((id, first)) => return Err(TableClash { id, first, second: def.name }),
+                None => tables.defs.push(*def),
             }
-            // Ids are u8 and unique, so at most 256 places exist.
-            tables.by_id[usize::from(def.id)] = u8::try_from(tables.overlays.len()).ok();
-            tables.defs.push(*def);
-            tables.overlays.push(def.overlay());
+        }
+        let mut columns: BTreeMap<Entity, Vec<Box<dyn ErasedColumn>>> = BTreeMap::new();
+        for def in tables.defs.clone() {
+            match def.kind {
+                Kind::Own(make) => tables.put(def.id, make(), &[def.id]),
+                Kind::Part(entity, column) => columns.entry(entity).or_default().push(column()),
+            }
+        }
+        for (entity, columns) in columns {
+            let ids: Vec<u8> = columns.iter().map(|column| column.id()).collect();
+            tables.put(entity.id(), Box::new(EntityOverlay::new(entity, columns)), &ids);
         }
         Ok(tables)
     }
 
+    fn put(&mut self, first_byte: u8, overlay: Box<dyn ErasedTable>, tables: &[u8]) {
+        for &table in tables {
+            // Ids are u8 and unique, so at most 256 places exist.
+            self.by_id[usize::from(table)] = u8::try_from(self.overlays.len()).ok();
+        }
+        self.overlays.push((first_byte, overlay));
+    }
+
     fn any(&mut self, id: u8) -> Option<&mut dyn Any> {
         let at = (*self.by_id.get(usize::from(id))?)?;
-        Some(self.overlays[usize::from(at)].as_any_mut())
+        Some(self.overlays[usize::from(at)].1.as_any_mut())
     }
 
     /// A plain table.
@@ -435,11 +413,13 @@ impl Tables {
     /// # Errors
     /// [`StoreError::Undeclared`] when no projection declared it.
     pub fn table<'c, T: Table>(&'c mut self, backing: &'c dyn Backing) -> Result<TableRef<'c, T>, StoreError> {
-        let overlay = self
-            .any(T::ID)
-            .and_then(|any| any.downcast_mut::<TableOverlay<T>>())
-            .ok_or(StoreError::Undeclared(T::NAME))?;
-        Ok(TableRef { overlay, backing })
+        let any = self.any(T::ID).ok_or(StoreError::Undeclared(T::NAME))?;
+        let form = if T::ENTITY.is_some() {
+            any.downcast_mut::<EntityOverlay>().and_then(EntityOverlay::part).map(Form::Part)
+        } else {
+            any.downcast_mut().map(Form::Own)
+        };
+        Ok(TableRef { form: form.ok_or(StoreError::Undeclared(T::NAME))?, backing })
     }
 
     /// A bucket table.
@@ -453,10 +433,10 @@ impl Tables {
             .ok_or(StoreError::Undeclared(T::NAME))
     }
 
-    /// Hands every changed row of the tables with ids that `which` takes to `sink`.
+    /// Hands every changed row whose first byte `which` takes to `sink`.
     pub fn commit(&mut self, which: &dyn Fn(u8) -> bool, sink: &mut dyn CommitSink, hash: &mut StateHash) {
-        for (def, overlay) in self.defs.iter().zip(&mut self.overlays) {
-            if which(def.id) {
+        for (first_byte, overlay) in &mut self.overlays {
+            if which(*first_byte) {
                 overlay.commit(sink, hash);
             }
         }
@@ -467,7 +447,7 @@ impl Tables {
     /// # Errors
     /// [`StoreError`] when rows that must be in memory cannot be read again.
     pub fn discard(&mut self, backing: &dyn Backing) -> Result<(), StoreError> {
-        for overlay in &mut self.overlays {
+        for (_, overlay) in &mut self.overlays {
             overlay.discard();
         }
         self.load(backing)
@@ -478,19 +458,19 @@ impl Tables {
     /// # Errors
     /// [`StoreError`] when the store fails or holds a damaged row.
     pub fn load(&mut self, backing: &dyn Backing) -> Result<(), StoreError> {
-        self.overlays.iter_mut().try_for_each(|overlay| overlay.load(backing))
+        self.overlays.iter_mut().try_for_each(|(_, overlay)| overlay.load(backing))
     }
 
     /// Memory in use, bytes, estimated.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.overlays.iter().map(|o| o.bytes()).sum()
+        self.overlays.iter().map(|(_, overlay)| overlay.bytes()).sum()
     }
 
     /// Memory of rows that changed since the last commit, bytes, estimated.
     #[must_use]
     pub fn dirty_bytes(&self) -> usize {
-        self.overlays.iter().map(|o| o.dirty_bytes()).sum()
+        self.overlays.iter().map(|(_, overlay)| overlay.dirty_bytes()).sum()
     }
 
     /// Shrinks the clean rows so that all tables together hold about `target` bytes.
@@ -498,21 +478,17 @@ impl Tables {
     /// What is always in memory takes its part first, but never more than three quarters: rows that many events change
     /// would else be read again after every commit.
     pub fn evict(&mut self, target: usize) {
-        let cached: usize = self.overlays.iter().filter(|overlay| overlay.is_cache()).map(|o| o.bytes()).sum();
+        let overlays = self.overlays.iter().map(|(_, overlay)| overlay);
+        let cached: usize = overlays.filter(|overlay| overlay.is_cache()).map(|overlay| overlay.bytes()).sum();
         let target = target.saturating_sub(self.bytes() - cached).max(target / 4);
         if cached <= target {
             return;
         }
-        for overlay in self.overlays.iter_mut().filter(|overlay| overlay.is_cache()) {
+        let overlays = self.overlays.iter_mut().map(|(_, overlay)| overlay);
+        for overlay in overlays.filter(|overlay| overlay.is_cache()) {
             // Every table gives the same share; 128-bit so that the product cannot overflow.
             let share = (overlay.bytes() as u128 * target as u128 / cached as u128) as usize;
             overlay.evict(share);
         }
-    }
-
-    /// The declared tables.
-    #[must_use]
-    pub fn defs(&self) -> &[TableDef] {
-        &self.defs
     }
 }

@@ -8,6 +8,7 @@ use prost::Message as _;
 use serde::Serialize;
 use serde_json::Value as Json;
 
+use crate::entity::{Entity, part};
 use crate::key::KeyCodec;
 use crate::table::{StoreError, Table};
 
@@ -36,10 +37,10 @@ pub trait ReaderExt: Reader {
     /// # Errors
     /// [`StoreError`] when the store fails or the row is damaged.
     fn get<T: Table>(&self, key: &T::Key<'_>) -> Result<Option<T::Value>, StoreError> {
-        let mut row = vec![T::ID];
+        let mut row = vec![first_byte::<T>()];
         key.encode(&mut row);
-        let value = self.get_row(&row)?;
-        value.map(|bytes| decode::<T>(&bytes)).transpose()
+        let Some(value) = self.get_row(&row)? else { return Ok(None) };
+        value_of::<T>(&value)
     }
 
     /// Visits the rows whose keys start with the parts of `prefix`, in order.
@@ -77,24 +78,34 @@ pub trait ReaderExt: Reader {
         from: Option<&T::Key<'_>>,
         mut visit: impl FnMut(T::Key<'_>, T::Value) -> Result<ControlFlow<()>, StoreError>,
     ) -> Result<(), StoreError> {
-        let mut start = vec![T::ID];
+        let mut start = vec![first_byte::<T>()];
         prefix.encode(&mut start);
         let from = from.map(|key| {
-            let mut row = vec![T::ID];
+            let mut row = vec![first_byte::<T>()];
             key.encode(&mut row);
             row
         });
         self.scan_rows(&start, from.as_deref(), &mut |row, bytes| {
+            // What other statistics know of an entity says nothing of whether this one does.
+            let Some(value) = value_of::<T>(bytes)? else { return Ok(ControlFlow::Continue(())) };
             let key = T::Key::decode(&row[1..]).map_err(|e| StoreError::damaged_key(T::NAME, &e))?;
-            visit(key, decode::<T>(bytes)?)
+            visit(key, value)
         })
     }
 }
 
 impl<R: Reader + ?Sized> ReaderExt for R {}
 
-fn decode<T: Table>(bytes: &[u8]) -> Result<T::Value, StoreError> {
-    T::Value::decode(bytes).map_err(|e| StoreError::Damaged { table: T::NAME, problem: e.to_string() })
+/// First byte of the rows that hold a table's values.
+fn first_byte<T: Table>() -> u8 {
+    T::ENTITY.map_or(T::ID, Entity::id)
+}
+
+/// The table's value in the bytes of a row.
+fn value_of<T: Table>(bytes: &[u8]) -> Result<Option<T::Value>, StoreError> {
+    let bytes = if T::ENTITY.is_some() { part(bytes, T::ID)? } else { Some(bytes) };
+    let value = bytes.map(T::Value::decode).transpose();
+    value.map_err(|e| StoreError::Damaged { table: T::NAME, problem: e.to_string() })
 }
 
 /// A message of an answer as JSON.

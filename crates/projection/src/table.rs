@@ -1,5 +1,7 @@
 //! Tables: what a statistic declares of its state.
 
+use crate::entity::Entity;
+use crate::entity_overlay::{Column, ErasedColumn};
 use crate::key::{KeyCodec, KeyError};
 use crate::overlay::{ErasedTable, TableOverlay};
 
@@ -17,18 +19,48 @@ pub trait Table: 'static {
     type Key<'a>: KeyCodec<'a>;
     /// The value.
     type Value: Value;
+    /// What its rows are about, where they lie together with those of other tables about the same. Its keys are that
+    /// entity's.
+    const ENTITY: Option<Entity> = None;
 }
 
-/// Declares a plain table: documentation, name, id, name in messages, key (with the lifetime `'a`) and value.
+/// Declares a plain table: documentation, name, id, name in messages, key (with the lifetime `'a`) and value. Where the
+/// key is `of Room`, `of Viewer` or `of Account`, its rows lie together with those of other statistics about that
+/// [`Entity`].
 ///
 /// ```ignore
 /// barrage_projection::table!(
 ///     /// Rooms: app, `GroupId`.
-///     Rooms, 16, "message_counts.rooms", (u32, &'a str), proto::Room
+///     Rooms, 16, "message_counts.rooms", of Room, proto::Room
+/// );
+/// barrage_projection::table!(
+///     /// Minutes of rooms: app, `GroupId`, minute since the epoch.
+///     Minutes, 17, "message_counts.minutes", (u32, &'a str, u32), proto::Slice
 /// );
 /// ```
 #[macro_export]
 macro_rules! table {
+    ($(#[$doc:meta])* $name:ident, $id:literal, $text:literal, of Room, $value:ty) => {
+        $crate::table!(@entity $(#[$doc])* $name, $id, $text, Room, (u32, &'a str), $value);
+    };
+    ($(#[$doc:meta])* $name:ident, $id:literal, $text:literal, of Viewer, $value:ty) => {
+        $crate::table!(@entity $(#[$doc])* $name, $id, $text, Viewer, (u32, &'a str, &'a str), $value);
+    };
+    ($(#[$doc:meta])* $name:ident, $id:literal, $text:literal, of Account, $value:ty) => {
+        $crate::table!(@entity $(#[$doc])* $name, $id, $text, Account, (u32, &'a str), $value);
+    };
+    (@entity $(#[$doc:meta])* $name:ident, $id:literal, $text:literal, $entity:ident, $key:ty, $value:ty) => {
+        $(#[$doc])*
+        #[derive(Debug)]
+        pub struct $name;
+        impl $crate::Table for $name {
+            const ID: u8 = $id;
+            const NAME: &'static str = $text;
+            type Key<'a> = $key;
+            type Value = $value;
+            const ENTITY: Option<$crate::Entity> = Some($crate::Entity::$entity);
+        }
+    };
     ($(#[$doc:meta])* $name:ident, $id:literal, $text:literal, $key:ty, $value:ty) => {
         $(#[$doc])*
         #[derive(Debug)]
@@ -85,6 +117,15 @@ pub trait Backing {
     fn scan(&self, prefix: &[u8], visit: &mut VisitRow<'_>) -> Result<(), StoreError>;
 }
 
+/// How the rows of a declared table are kept in memory.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Kind {
+    /// In an overlay of its own.
+    Own(fn() -> Box<dyn ErasedTable>),
+    /// As a column of an entity's.
+    Part(Entity, fn() -> Box<dyn ErasedColumn>),
+}
+
 /// How the runtime makes a declared table's overlay.
 #[derive(Debug, Clone, Copy)]
 pub struct TableDef {
@@ -92,19 +133,17 @@ pub struct TableDef {
     pub id: u8,
     /// [`Table::NAME`].
     pub name: &'static str,
-    pub(crate) make: fn() -> Box<dyn ErasedTable>,
+    pub(crate) kind: Kind,
 }
 
 impl TableDef {
     /// The definition of a plain table.
     #[must_use]
     pub fn of<T: Table>() -> Self {
-        Self { id: T::ID, name: T::NAME, make: || Box::new(TableOverlay::<T>::default()) }
-    }
-
-    /// Makes an empty overlay.
-    #[must_use]
-    pub fn overlay(&self) -> Box<dyn ErasedTable> {
-        (self.make)()
+        let kind = match T::ENTITY {
+            Some(entity) => Kind::Part(entity, || Box::new(Column::<T>::default())),
+            None => Kind::Own(|| Box::new(TableOverlay::<T>::default())),
+        };
+        Self { id: T::ID, name: T::NAME, kind }
     }
 }

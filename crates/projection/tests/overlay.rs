@@ -1,32 +1,43 @@
 //! The overlay against a map: whatever is asked of it, read, forgotten and read again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
 
 use barrage_projection::memory::{MemoryStore, hash_of};
-use barrage_projection::{StateHash, TableDef, Tables, table};
+use barrage_projection::{ReaderExt as _, StateHash, Table, TableDef, TableRef, Tables, table};
 use proptest::prelude::*;
 
 table!(
-    /// A table.
-    Numbers, 200, "tests.numbers", (u32,), u64
+    /// A table with rows of its own.
+    Own, 200, "tests.own", (u32, &'a str), u64
 );
 table!(
-    /// Another one, so that they share a budget.
-    Others, 201, "tests.others", (u32,), u64
+    /// A table whose values are parts of accounts' rows.
+    First, 202, "tests.first", of Account, u64
+);
+table!(
+    /// Another one: their rows are the same.
+    Second, 201, "tests.second", of Account, u64
 );
 
 #[derive(Debug, Clone, Copy)]
 enum Step {
-    Get(u32),
-    Add(u32, u64),
+    Get,
+    Add(u64),
     /// Only where it is there.
-    AddToExisting(u32, u64),
-    Set(u32, u64),
-    Remove(u32),
+    AddToExisting(u64),
+    Set(u64),
+    Remove,
     /// Made without asking when the model has none.
-    New(u32, u64),
+    New(u64),
     /// Removed without asking when the model has it.
-    RemoveKnown(u32),
+    RemoveKnown,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Action {
+    /// Of one table and one of its rows.
+    Row(u8, u32, Step),
     Commit,
     /// Commits and keeps at most so much.
     Evict(usize),
@@ -34,79 +45,121 @@ enum Step {
     Discard,
 }
 
-fn step() -> impl Strategy<Value = Step> {
-    let (key, value) = (|| 0_u32..12, || 0_u64..4);
+fn action() -> impl Strategy<Value = Action> {
+    let value = || 0_u64..4;
+    let step = prop_oneof![
+        3 => Just(Step::Get),
+        3 => value().prop_map(Step::Add),
+        2 => value().prop_map(Step::AddToExisting),
+        2 => value().prop_map(Step::Set),
+        2 => Just(Step::Remove),
+        3 => value().prop_map(Step::New),
+        3 => Just(Step::RemoveKnown),
+    ];
     prop_oneof![
-        3 => key().prop_map(Step::Get),
-        3 => (key(), value()).prop_map(|(key, value)| Step::Add(key, value)),
-        2 => (key(), value()).prop_map(|(key, value)| Step::AddToExisting(key, value)),
-        2 => (key(), value()).prop_map(|(key, value)| Step::Set(key, value)),
-        2 => key().prop_map(Step::Remove),
-        3 => (key(), value()).prop_map(|(key, value)| Step::New(key, value)),
-        3 => key().prop_map(Step::RemoveKnown),
-        2 => Just(Step::Commit),
-        2 => (0_usize..2_000).prop_map(Step::Evict),
-        1 => Just(Step::Discard),
+        18 => (0_u8..3, 0_u32..8, step).prop_map(|(table, key, step)| Action::Row(table, key, step)),
+        2 => Just(Action::Commit),
+        2 => (0_usize..2_000).prop_map(Action::Evict),
+        1 => Just(Action::Discard),
     ]
+}
+
+const ACCOUNT: &str = "an account";
+
+/// What the tables should hold.
+type Model = BTreeMap<(u8, u32), u64>;
+
+fn change<T>(mut rows: TableRef<'_, T>, place: (u8, u32), step: Step, model: &mut Model) -> Result<(), TestCaseError>
+where
+    T: for<'a> Table<Key<'a> = (u32, &'a str), Value = u64>,
+{
+    let key = &(place.1, ACCOUNT);
+    match step {
+        Step::Get => prop_assert_eq!(rows.get(key).expect("works").copied(), model.get(&place).copied()),
+        Step::Add(value) => {
+            *rows.entry(key).expect("works") += value;
+            *model.entry(place).or_default() += value;
+        }
+        Step::AddToExisting(value) => {
+            let row = rows.get_mut(key).expect("works");
+            prop_assert_eq!(row.as_deref().copied(), model.get(&place).copied());
+            if let (Some(row), Some(known)) = (row, model.get_mut(&place)) {
+                *row += value;
+                *known += value;
+            }
+        }
+        Step::Set(value) => {
+            rows.set(key, value).expect("works");
+            model.insert(place, value);
+        }
+        Step::Remove => prop_assert_eq!(rows.remove(key).expect("works"), model.remove(&place)),
+        Step::New(value) => {
+            if let std::collections::btree_map::Entry::Vacant(entry) = model.entry(place) {
+                *rows.entry_known_new(key).expect("works") = value;
+                entry.insert(value);
+            }
+        }
+        Step::RemoveKnown => {
+            if let Some(value) = model.remove(&place) {
+                rows.remove_known(key, &value).expect("works");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What reads of committed rows find in one table.
+fn read<T>(store: &MemoryStore, table: u8) -> Model
+where
+    T: for<'a> Table<Key<'a> = (u32, &'a str), Value = u64>,
+{
+    let mut found = Model::new();
+    let visit = |(number, _): (u32, &str), value| {
+        found.insert((table, number), value);
+        ControlFlow::Continue(())
+    };
+    store.scan::<T>(&(), visit).expect("works");
+    for (&(_, number), value) in &found {
+        assert_eq!(store.get::<T>(&(number, ACCOUNT)).expect("works").as_ref(), Some(value));
+    }
+    found
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     #[test]
-    fn the_overlay_is_a_map_with_commits(steps in proptest::collection::vec(step(), 1..80)) {
-        let mut tables = Tables::new(&[TableDef::of::<Numbers>(), TableDef::of::<Others>()]).expect("two ids");
+    fn the_overlay_is_a_map_with_commits(actions in proptest::collection::vec(action(), 1..80)) {
+        let defs = [TableDef::of::<First>(), TableDef::of::<Own>(), TableDef::of::<Second>()];
+        let mut tables = Tables::new(&defs).expect("ids of their own");
         let (mut store, mut hash) = (MemoryStore::default(), StateHash::default());
-        let (mut model, mut committed) = (BTreeMap::<u32, u64>::new(), BTreeMap::<u32, u64>::new());
-        for step in steps {
-            // Memory is shared with a table that is always asked for the same.
-            tables.table::<Others>(&store).expect("declared").get(&(7,)).expect("works");
-            let numbers = tables.table::<Numbers>(&store);
-            let mut numbers = numbers.expect("declared");
-            match step {
-                Step::Get(key) => {
-                    prop_assert_eq!(numbers.get(&(key,)).expect("works").copied(), model.get(&key).copied());
+        let (mut model, mut committed) = (Model::new(), Model::new());
+        for action in actions {
+            match action {
+                Action::Row(0, key, step) => {
+                    change::<Own>(tables.table(&store).expect("declared"), (0, key), step, &mut model)?;
                 }
-                Step::Add(key, value) => {
-                    *numbers.entry(&(key,)).expect("works") += value;
-                    *model.entry(key).or_default() += value;
+                Action::Row(1, key, step) => {
+                    change::<First>(tables.table(&store).expect("declared"), (1, key), step, &mut model)?;
                 }
-                Step::AddToExisting(key, value) => {
-                    let row = numbers.get_mut(&(key,)).expect("works");
-                    prop_assert_eq!(row.as_deref().copied(), model.get(&key).copied());
-                    if let (Some(row), Some(known)) = (row, model.get_mut(&key)) {
-                        *row += value;
-                        *known += value;
-                    }
+                Action::Row(table, key, step) => {
+                    change::<Second>(tables.table(&store).expect("declared"), (table, key), step, &mut model)?;
                 }
-                Step::Set(key, value) => {
-                    numbers.set(&(key,), value).expect("works");
-                    model.insert(key, value);
-                }
-                Step::Remove(key) => {
-                    prop_assert_eq!(numbers.remove(&(key,)).expect("works"), model.remove(&key));
-                }
-                Step::New(key, value) => {
-                    if let std::collections::btree_map::Entry::Vacant(entry) = model.entry(key) {
-                        *numbers.entry_known_new(&(key,)) = value;
-                        entry.insert(value);
-                    }
-                }
-                Step::RemoveKnown(key) => {
-                    if let Some(value) = model.remove(&key) {
-                        numbers.remove_known(&(key,), &value);
-                    }
-                }
-                Step::Commit | Step::Evict(_) => {
+                Action::Commit | Action::Evict(_) => {
                     tables.commit(&|_| true, &mut store, &mut hash);
                     committed.clone_from(&model);
-                    if let Step::Evict(bytes) = step {
+                    if let Action::Evict(bytes) = action {
                         tables.evict(bytes);
                     }
                     prop_assert_eq!(hash, hash_of(&store), "what is kept up is what the rows have");
-                    prop_assert_eq!(store.0.len(), model.len());
+                    let rows: BTreeSet<(bool, u32)> = model.keys().map(|&(table, key)| (table == 0, key)).collect();
+                    prop_assert_eq!(store.0.len(), rows.len());
+                    let mut found = read::<Own>(&store, 0);
+                    found.extend(read::<First>(&store, 1));
+                    found.extend(read::<Second>(&store, 2));
+                    prop_assert_eq!(&found, &model);
                 }
-                Step::Discard => {
+                Action::Discard => {
                     tables.discard(&store).expect("works");
                     model.clone_from(&committed);
                 }
@@ -116,13 +169,76 @@ proptest! {
         tables.commit(&|_| true, &mut store, &mut hash);
         prop_assert_eq!(hash, hash_of(&store));
         prop_assert_eq!(tables.dirty_bytes(), 0);
-        let kept = store.clone();
         tables.evict(0);
         prop_assert_eq!(tables.bytes(), 0, "rows that did not change are not kept");
-        for key in 0..12 {
-            let mut numbers = tables.table::<Numbers>(&store).expect("declared");
-            prop_assert_eq!(numbers.get(&(key,)).expect("works").copied(), model.get(&key).copied());
+        for key in 0..8 {
+            change::<Own>(tables.table(&store).expect("declared"), (0, key), Step::Get, &mut model)?;
+            change::<First>(tables.table(&store).expect("declared"), (1, key), Step::Get, &mut model)?;
+            change::<Second>(tables.table(&store).expect("declared"), (2, key), Step::Get, &mut model)?;
         }
-        prop_assert_eq!(kept, store);
     }
+}
+
+/// Same changes, same bytes, whatever of a row was read and whenever it was committed.
+#[test]
+fn parts_lie_in_the_order_of_their_tables() {
+    let defs = [TableDef::of::<First>(), TableDef::of::<Second>()];
+    let stores = [false, true].map(|turned| {
+        let mut tables = Tables::new(&defs).expect("ids of their own");
+        let (mut store, mut hash) = (MemoryStore::default(), StateHash::default());
+        for first in [turned, !turned] {
+            if first {
+                *tables.table::<First>(&store).expect("declared").entry(&(7, ACCOUNT)).expect("works") = 3;
+            } else {
+                *tables.table::<Second>(&store).expect("declared").entry(&(7, ACCOUNT)).expect("works") = 4;
+            }
+            tables.commit(&|_| true, &mut store, &mut hash);
+            tables.discard(&store).expect("works");
+        }
+        store
+    });
+    assert_eq!(stores[0], stores[1]);
+    assert_eq!(stores[0].0.values().collect::<Vec<_>>(), [&[201, 2, 8, 4, 202, 2, 8, 3]]);
+}
+
+#[test]
+fn rows_that_cannot_be_read_are_errors() {
+    let key = {
+        let mut tables = Tables::new(&[TableDef::of::<First>()]).expect("an id of its own");
+        let (mut store, mut hash) = (MemoryStore::default(), StateHash::default());
+        *tables.table::<First>(&store).expect("declared").entry(&(7, ACCOUNT)).expect("works") = 3;
+        tables.commit(&|_| true, &mut store, &mut hash);
+        store.0.into_keys().next().expect("one row")
+    };
+    for (value, problem) in [
+        (vec![202, 9, 8, 4], "longer than the row"),
+        (vec![202], "longer than the row"),
+        (vec![201, 2, 8, 4], "which no projection declares"),
+        (vec![202, 1, 8], "damaged row"),
+    ] {
+        let store = MemoryStore(BTreeMap::from([(key.clone(), value)]));
+        let mut tables = Tables::new(&[TableDef::of::<First>()]).expect("an id of its own");
+        let mut rows = tables.table::<First>(&store).expect("declared");
+        let error = rows.get(&(7, ACCOUNT)).expect_err("damaged").to_string();
+        assert!(error.contains(problem), "{error}");
+    }
+}
+
+#[test]
+fn ids_belong_to_one_table() {
+    table!(
+        /// With the id of another one.
+        Thief, 200, "tests.thief", (u32,), u64
+    );
+    table!(
+        /// With the id of the accounts' rows.
+        Intruder, 242, "tests.intruder", (u32,), u64
+    );
+    for (defs, first) in [
+        ([TableDef::of::<Own>(), TableDef::of::<Thief>()], "tests.own"),
+        ([TableDef::of::<Own>(), TableDef::of::<Intruder>()], "accounts"),
+    ] {
+        assert_eq!(Tables::new(&defs).expect_err("a clash").first, first);
+    }
+    Tables::new(&[TableDef::of::<Own>(), TableDef::of::<Own>()]).expect("declared by two projections");
 }

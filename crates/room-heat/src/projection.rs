@@ -231,11 +231,11 @@ impl Places {
                 // For the same reason the old one is there. It is seldom in memory: asking for it was a fifth of what a
                 // record costs where rooms and accounts are too many for the overlay.
                 let key = index_key(app, list, self.generation, place, room);
-                cx.table::<Index>()?.remove_known(&key, &Place::default());
+                cx.table::<Index>()?.remove_known(&key, &Place::default())?;
             }
             if let Some(place) = to {
                 // The room's row tells every place it has, so this one is new.
-                cx.table::<Index>()?.entry_known_new(&index_key(app, list, after.generation, place, room));
+                cx.table::<Index>()?.entry_known_new(&index_key(app, list, after.generation, place, room))?;
             }
         }
         Ok(())

@@ -10,7 +10,7 @@ table!(
 );
 table!(
     /// Rooms: app, `GroupId`.
-    Rooms, 65, "room_heat.rooms", (u32, &'a str), proto::Room
+    Rooms, 65, "room_heat.rooms", of Room, proto::Room
 );
 table!(
     /// Rooms in the order of their heat: app, list, generation, place counted from the top, `GroupId`.

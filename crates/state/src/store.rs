@@ -1,11 +1,12 @@
 //! One partition's store: committed rows, read by the overlay and by queries, written at commits.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use barrage_projection::codec::row_hash;
-use barrage_projection::{Backing, CommitSink, Reader, StateHash, StoreError, VisitRow, VisitRowUntil};
+use barrage_projection::{Backing, CommitSink, Entity, Reader, StateHash, StoreError, VisitRow, VisitRowUntil};
 use prost::Message as _;
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{DB, DBPinnableSlice, Direction, IteratorMode, ReadOptions, WriteBatch, WriteOptions};
@@ -106,7 +107,7 @@ impl Store {
         let snapshot = self.db.snapshot();
         let bytes = snapshot.get(META_ROW).map_err(|source| self.rocks(source))?;
         let meta = bytes.map(|bytes| self.decode_meta(&bytes)).transpose()?.unwrap_or_default();
-        Ok(f(&Snapshot { snapshot, meta }))
+        Ok(f(&Snapshot { snapshot, meta, last: RefCell::default() }))
     }
 
     /// Makes a copy of the committed state in `dir`, which must not exist: table files are hard links where the file
@@ -250,6 +251,13 @@ impl CommitSink for Changes {
 pub struct Snapshot<'s> {
     snapshot: rocksdb::Snapshot<'s>,
     meta: Meta,
+    /// The entity's row that was read last: each statistic asks for its part of it in turn.
+    last: RefCell<Option<LastRow>>,
+}
+
+struct LastRow {
+    row: Box<[u8]>,
+    value: Option<Vec<u8>>,
 }
 
 impl fmt::Debug for Snapshot<'_> {
@@ -268,7 +276,18 @@ impl Snapshot<'_> {
 
 impl Reader for Snapshot<'_> {
     fn get_row(&self, row: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        self.snapshot.get(row).map_err(|e| io(&e))
+        let shared = row.first().is_some_and(|&first| Entity::has(first));
+        if shared
+            && let Some(last) = &*self.last.borrow()
+            && *last.row == *row
+        {
+            return Ok(last.value.clone());
+        }
+        let value = self.snapshot.get(row).map_err(|e| io(&e))?;
+        if shared {
+            self.last.replace(Some(LastRow { row: row.into(), value: value.clone() }));
+        }
+        Ok(value)
     }
 
     fn scan_rows(&self, prefix: &[u8], from: Option<&[u8]>, visit: &mut VisitRowUntil<'_>) -> Result<(), StoreError> {

@@ -6,7 +6,7 @@ use crate::proto;
 
 table!(
     /// Accounts: app, account.
-    Accounts, 72, "user_levels.accounts", (u32, &'a str), proto::Account
+    Accounts, 72, "user_levels.accounts", of Account, proto::Account
 );
 
 table!(

@@ -2,8 +2,8 @@
 
 const BLOCK_WORDS: usize = 8;
 const FIRST_BLOCKS: usize = 16;
-/// Most blocks of a filter that is made for an expected number: 4 MiB.
-const EXPECTED_BLOCKS_MAX: usize = 1 << 16;
+/// Most blocks of a filter that is made for an expected number: 16 MiB.
+const EXPECTED_BLOCKS_MAX: usize = 1 << 18;
 /// 512 bits a block at 20 bits an identity: about one wrong *maybe* in two thousand.
 const IDENTITIES_PER_BLOCK: usize = 25;
 const BITS: u32 = 7;

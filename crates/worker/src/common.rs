@@ -8,6 +8,7 @@ use barrage_log::EventLog;
 use barrage_projection::Statistic;
 use barrage_state::StateEnv;
 
+use crate::budget::OverlayBudget;
 use crate::homes::Homes;
 use crate::metrics::Metrics;
 use crate::publisher::Publisher;
@@ -25,8 +26,8 @@ pub(crate) struct Common {
     pub(crate) state_dir: PathBuf,
     pub(crate) metrics: Metrics,
     pub(crate) commit_interval: Duration,
-    /// Memory for the rows of all partitions, bytes.
-    pub(crate) overlay_bytes: usize,
+    /// Memory for the rows of all partitions.
+    pub(crate) overlay: OverlayBudget,
     pub(crate) snapshots: Option<SnapshotOptions>,
     /// What rooms have seen of derived events.
     pub(crate) marks: Arc<dyn SourceMarks>,
@@ -37,8 +38,8 @@ pub(crate) struct Common {
 }
 
 impl Common {
-    /// Memory for the rows of one partition, bytes.
+    /// An equal part for each partition of the memory for rows, bytes: what waits for a commit stays far below it.
     pub(crate) fn overlay_share(&self) -> usize {
-        self.overlay_bytes / self.assigned.len().max(1)
+        self.overlay.bytes() / self.assigned.len().max(1)
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Identities lie in blocks of 32 by minute of `received_at` and shard, in order of arrival, so that a block is full
 //! after the same records however commits fall, and a commit rewrites only the last block of a shard. Nearly every
-//! record is new: a Bloom filter per minute, in memory alone, says so without a look at the blocks.
+//! record is new: a Bloom filter for every eight minutes, in memory alone, says so without a look at the blocks.
 
 use std::collections::BTreeMap;
 
@@ -18,8 +18,10 @@ use crate::bloom::BloomChain;
 const IDENTITY_BYTES: usize = 16;
 const BLOCK_IDENTITIES: u32 = 32;
 const SHARDS: usize = 256;
-/// Filters kept; a lookup asks about twenty minutes at most, other minutes are read in again when asked for.
-const FILTERS_MAX: usize = 64;
+/// Minutes with one filter: a lookup asks about twenty of them, and each filter is a cache line to look at.
+const FILTER_MINUTES: u32 = 8;
+/// Filters kept; others are read in again when asked for.
+const FILTERS_MAX: usize = 16;
 const DAY_MS: i64 = 86_400_000;
 /// Shards of a day's business keys.
 const BUSINESS_SHARDS: u16 = 1024;
@@ -28,20 +30,33 @@ const BUSINESS_KEY_BYTES: usize = 32;
 /// The window of one partition. What it holds itself is made from the rows and can be dropped at any time.
 #[derive(Debug, Default)]
 pub(crate) struct DuplicateWindow {
-    minutes: BTreeMap<u32, Minute>,
-    /// Minutes that have their filter in memory.
+    /// By their number.
+    groups: BTreeMap<u32, Group>,
+    /// Groups that have their filter in memory.
     filters: usize,
     /// No minute goes before the log's time has reached this.
     next_expiry_ms: i64,
 }
 
-/// What is known of one minute.
-#[derive(Debug)]
-struct Minute {
-    /// The log's timestamp of its last record, ms.
-    last_log_ms: i64,
+/// What is known of eight minutes.
+#[derive(Debug, Default)]
+struct Group {
+    /// The log's timestamp of each minute's last record, ms; `None` of one without a record.
+    last_log_ms: [Option<i64>; FILTER_MINUTES as usize],
     /// Read in again from the rows when it is asked for and not here.
     filter: Option<BloomChain>,
+}
+
+impl Group {
+    /// The minutes that have records, where `number` is the group's.
+    fn minutes(&self, number: u32) -> impl Iterator<Item = (u32, i64)> {
+        let first = number * FILTER_MINUTES;
+        (first..=first + (FILTER_MINUTES - 1)).zip(self.last_log_ms).filter_map(|(minute, last)| Some((minute, last?)))
+    }
+
+    fn minute(&mut self, minute: u32) -> &mut Option<i64> {
+        &mut self.last_log_ms[(minute % FILTER_MINUTES) as usize]
+    }
 }
 
 /// What the business keys say of a record.
@@ -66,7 +81,8 @@ impl DuplicateWindow {
             let minute = row.get(1..5).and_then(|b| b.try_into().ok()).map(u32::from_be_bytes);
             let minute = minute.ok_or_else(|| damaged("a key is too short".to_owned()))?;
             let value = barrage_state::proto::IdentityMinute::decode(value).map_err(|e| damaged(e.to_string()))?;
-            window.minutes.insert(minute, Minute { last_log_ms: value.last_log_time, filter: None });
+            let group = window.groups.entry(minute / FILTER_MINUTES).or_default();
+            *group.minute(minute) = Some(value.last_log_time);
             Ok(())
         })?;
         Ok(window)
@@ -88,16 +104,14 @@ impl DuplicateWindow {
         let id = identity.0;
         let shard = shard_of(id);
         let mut candidates = Vec::new();
-        for (&minute, known) in self.minutes.range_mut(first..=last) {
-            let filter = match &mut known.filter {
-                Some(filter) => filter,
-                missing => {
-                    self.filters += 1;
-                    missing.insert(read_filter(minute, tables, backing)?)
-                }
-            };
-            if filter.contains(id) {
-                candidates.push(minute);
+        for (&number, group) in self.groups.range_mut(first / FILTER_MINUTES..=last / FILTER_MINUTES) {
+            if group.filter.is_none() {
+                group.filter = Some(read_filter(group.minutes(number), tables, backing)?);
+                self.filters += 1;
+            }
+            if group.filter.as_ref().is_some_and(|filter| filter.contains(id)) {
+                candidates
+                    .extend(group.minutes(number).map(|(minute, _)| minute).filter(|m| (first..=last).contains(m)));
             }
         }
         for minute in candidates {
@@ -133,26 +147,28 @@ impl DuplicateWindow {
         *count += 1;
         let key = (minute, shard, at / BLOCK_IDENTITIES);
         let blocks = tables.table::<IdentityBlocks>(backing)?;
-        let block = if at % BLOCK_IDENTITIES == 0 { blocks.entry_known_new(&key) } else { blocks.entry(&key)? };
+        let block = if at % BLOCK_IDENTITIES == 0 { blocks.entry_known_new(&key)? } else { blocks.entry(&key)? };
         block.identities.extend_from_slice(&id.to_le_bytes());
-        if let Some(known) = self.minutes.get_mut(&minute) {
-            known.last_log_ms = known.last_log_ms.max(log_time_ms);
-            if let Some(filter) = &mut known.filter {
-                filter.insert(id);
-            }
-        } else {
-            // A minute without a row yet: the empty filter is complete. As many are expected as came in the one before.
-            let before = self.minutes.range(..minute).next_back().and_then(|(_, known)| known.filter.as_ref());
-            let mut filter = BloomChain::expecting(before.map_or(0, BloomChain::len));
-            filter.insert(id);
-            self.minutes.insert(minute, Minute { last_log_ms: log_time_ms, filter: Some(filter) });
+        let number = minute / FILTER_MINUTES;
+        // As many are expected as came in the eight minutes before.
+        let before = self.groups.range(..number).next_back().and_then(|(_, group)| group.filter.as_ref());
+        let before = before.map_or(0, BloomChain::len);
+        let group = self.groups.entry(number).or_insert_with(|| {
             self.filters += 1;
+            // Without a row yet: the empty filter is complete.
+            Group { filter: Some(BloomChain::expecting(before)), ..Group::default() }
+        });
+        let last_log_ms = group.minute(minute);
+        *last_log_ms = (*last_log_ms).max(Some(log_time_ms));
+        // Of a group with rows it was read in when they were looked at.
+        if let Some(filter) = &mut group.filter {
+            filter.insert(id);
         }
         if self.filters > FILTERS_MAX {
-            // The oldest minute that is not the one just used.
-            let oldest = self.minutes.iter_mut().find(|(other, known)| **other != minute && known.filter.is_some());
-            if let Some((_, known)) = oldest {
-                known.filter = None;
+            // The oldest that is not the one just used.
+            let oldest = self.groups.iter_mut().find(|(other, group)| **other != number && group.filter.is_some());
+            if let Some((_, group)) = oldest {
+                group.filter = None;
                 self.filters -= 1;
             }
         }
@@ -171,11 +187,10 @@ impl DuplicateWindow {
             return Ok(());
         }
         let keep_ms = i64::try_from(rules.windows.duplicates_keep_ms).unwrap_or(i64::MAX);
-        let over: Vec<u32> = self
-            .minutes
-            .iter()
-            .filter(|(_, known)| known.last_log_ms.saturating_add(keep_ms) < log_time_ms)
-            .map(|(&minute, _)| minute)
+        let minutes = self.groups.iter().flat_map(|(&number, group)| group.minutes(number));
+        let over: Vec<u32> = minutes
+            .filter(|(_, last_log_ms)| last_log_ms.saturating_add(keep_ms) < log_time_ms)
+            .map(|(minute, _)| minute)
             .collect();
         for minute in over {
             let row = tables.table::<IdentityMinutes>(backing)?.remove(&(minute,))?;
@@ -185,12 +200,18 @@ impl DuplicateWindow {
                     tables.table::<IdentityBlocks>(backing)?.remove(&(minute, shard, block))?;
                 }
             }
-            let gone = self.minutes.remove(&minute);
-            self.filters -= usize::from(gone.is_some_and(|known| known.filter.is_some()));
+            let number = minute / FILTER_MINUTES;
+            let Some(group) = self.groups.get_mut(&number) else { continue };
+            *group.minute(minute) = None;
+            if group.minutes(number).next().is_none() {
+                self.filters -= usize::from(group.filter.is_some());
+                self.groups.remove(&number);
+            }
         }
         // A minute that is added later is younger than every one here, so it cannot be due before this. One more
         // millisecond, because a minute goes when its time is over, not at it.
-        let oldest = self.minutes.values().map(|known| known.last_log_ms).min().unwrap_or(log_time_ms);
+        let minutes = self.groups.values().flat_map(|group| group.last_log_ms);
+        let oldest = minutes.flatten().min().unwrap_or(log_time_ms);
         self.next_expiry_ms = oldest.saturating_add(keep_ms).saturating_add(1);
         Ok(())
     }
@@ -202,7 +223,7 @@ impl DuplicateWindow {
 
     /// Memory of the filters, bytes.
     pub(crate) fn bytes(&self) -> usize {
-        self.minutes.values().filter_map(|known| known.filter.as_ref()).map(BloomChain::bytes).sum()
+        self.groups.values().filter_map(|group| group.filter.as_ref()).map(BloomChain::bytes).sum()
     }
 }
 
@@ -212,12 +233,20 @@ fn shard_count(minute: u32, shard: u8, tables: &mut Tables, backing: &dyn Backin
     Ok(row.and_then(|row| row.counts.get(usize::from(shard)).copied()).unwrap_or(0))
 }
 
-fn read_filter(minute: u32, tables: &mut Tables, backing: &dyn Backing) -> Result<BloomChain, StoreError> {
-    let counts = tables.table::<IdentityMinutes>(backing)?.get(&(minute,))?.map(|row| row.counts.clone());
-    let counts = counts.unwrap_or_default();
-    let len: u64 = counts.iter().map(|&count| u64::from(count)).sum();
+/// The filter of some minutes, from their rows.
+fn read_filter(
+    minutes: impl Iterator<Item = (u32, i64)>,
+    tables: &mut Tables,
+    backing: &dyn Backing,
+) -> Result<BloomChain, StoreError> {
+    let mut counts = Vec::new();
+    for (minute, _) in minutes {
+        let row = tables.table::<IdentityMinutes>(backing)?.get(&(minute,))?.cloned();
+        counts.extend((0..=u8::MAX).zip(row.unwrap_or_default().counts).map(|(shard, count)| (minute, shard, count)));
+    }
+    let len: u64 = counts.iter().map(|&(.., count)| u64::from(count)).sum();
     let mut filter = BloomChain::expecting(usize::try_from(len).unwrap_or(usize::MAX));
-    for (shard, count) in (0..=u8::MAX).zip(counts) {
+    for (minute, shard, count) in counts {
         for block in 0..count.div_ceil(BLOCK_IDENTITIES) {
             let mut blocks = tables.table::<IdentityBlocks>(backing)?;
             let Some(block) = blocks.get(&(minute, shard, block))? else { continue };

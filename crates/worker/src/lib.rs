@@ -6,6 +6,7 @@
 
 mod assignments;
 mod bloom;
+mod budget;
 mod common;
 mod duplicates;
 pub mod engine;
@@ -27,6 +28,7 @@ mod stores;
 mod thread;
 
 pub use assignments::Assignments;
+pub use budget::{BudgetPart, OverlayBudget};
 pub use engine::{APPS_MAX, Applied, DEAD_LETTERS_MAX, Engine, Fitness, Stop, versions};
 pub use pool::{Worker, WorkerError, WorkerOptions};
 pub use publisher::{Publication, Publisher};

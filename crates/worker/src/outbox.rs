@@ -61,7 +61,7 @@ impl Outgoing {
             let source = Source { log_uuid: self.log_uuid, partition: self.partition.index, offset: offset.0, index };
             let record = derived.encode(source);
             let row = OutboxRow { app: derived.app, room: derived.group_id, record };
-            *tables.table::<Outbox>(backing)?.entry_known_new(&(offset.0, index)) = row;
+            *tables.table::<Outbox>(backing)?.entry_known_new(&(offset.0, index))? = row;
             self.waiting += 1;
         }
         for (index, intent) in (0_u32..).zip(effects.intents.drain(..)) {
@@ -77,7 +77,7 @@ impl Outgoing {
                 "fields": intent.fields,
             });
             let row = IntentRow { key: intent.id(), message: message.to_string() };
-            *tables.table::<Intents>(backing)?.entry_known_new(&(offset.0, index)) = row;
+            *tables.table::<Intents>(backing)?.entry_known_new(&(offset.0, index))? = row;
             self.waiting += 1;
         }
         Ok(())

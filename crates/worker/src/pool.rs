@@ -12,6 +12,7 @@ use barrage_state::{StateEnv, StateOptions};
 use prometheus_client::registry::Registry;
 
 use crate::assignments::Assignments;
+use crate::budget::OverlayBudget;
 use crate::common::Common;
 use crate::homes::Homes;
 use crate::metrics::Metrics;
@@ -147,7 +148,7 @@ impl Worker {
             state_dir: options.data_dir.join("state"),
             metrics: Metrics::register(registry),
             commit_interval: options.commit_interval,
-            overlay_bytes: options.overlay_bytes,
+            overlay: OverlayBudget::new(options.overlay_bytes),
             park: options.park,
             snapshots: options.snapshots.clone(),
         });

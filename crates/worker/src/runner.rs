@@ -9,6 +9,7 @@ use barrage_event::{Offset, Partition};
 use barrage_log::EventLog;
 use barrage_state::PartitionDir;
 
+use crate::budget::BudgetPart;
 use crate::common::Common;
 use crate::engine::{Applied, Engine, Stop};
 use crate::homes::OpenStore;
@@ -33,6 +34,8 @@ pub(crate) struct Runner {
     shared: Arc<Shared>,
     dir: PartitionDir,
     engine: Option<Engine>,
+    /// What the engine's rows may take.
+    memory: BudgetPart,
     rebuild: Option<Rebuild>,
     dirty_since: Option<Instant>,
     parked_since: Option<Instant>,
@@ -60,11 +63,13 @@ impl Runner {
         common.metrics.start(partition);
         let dir = PartitionDir::new(&common.state_dir, partition);
         let labels = partition.into();
+        let memory = common.overlay.part();
         Self {
             common,
             shared,
             dir,
             engine: None,
+            memory,
             rebuild: None,
             dirty_since: None,
             parked_since: None,
@@ -142,6 +147,7 @@ impl Runner {
         self.common.metrics.stopped.get_or_create(&self.labels).set(1);
         if let Some(engine) = self.engine.take() {
             let_go(engine);
+            self.memory.settle(0);
         }
         self.rebuild = None;
     }
@@ -202,7 +208,8 @@ impl Runner {
         let Some(engine) = &mut self.engine else { return Ok(()) };
         let before = engine.committed().clone();
         let start = Instant::now();
-        engine.commit(self.common.overlay_share())?;
+        engine.commit(self.memory.settle(engine.bytes()))?;
+        self.memory.settle(engine.bytes());
         self.sender.committed();
         self.dirty_since = None;
         self.common.metrics.commit_seconds.observe(start.elapsed().as_secs_f64());

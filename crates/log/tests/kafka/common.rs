@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use barrage_event::{Offset, Partition};
@@ -12,7 +12,9 @@ use rdkafka::ClientConfig;
 use rdkafka::admin::{
     AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
 };
-use rdkafka::client::DefaultClientContext;
+use rdkafka::client::{ClientContext, DefaultClientContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
 
 /// Far beyond what anything needs; a test that waits so long has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -126,6 +128,38 @@ impl Admin {
         let alter = settings.iter().fold(alter, |alter, (key, value)| alter.set(key, value));
         let done = self.runtime.block_on(self.client.alter_configs([&alter], &AdminOptions::new())).unwrap();
         done[0].as_ref().unwrap();
+    }
+}
+
+/// What became of the last record of a producer that is not ours.
+#[derive(Default)]
+struct LastDelivery(Mutex<Option<Result<(), KafkaError>>>);
+
+impl ClientContext for LastDelivery {}
+
+impl ProducerContext for LastDelivery {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        *self.0.lock().unwrap() = Some(result.as_ref().map(|_| ()).map_err(|(error, _)| error.clone()));
+    }
+}
+
+/// Sends a record to a partition again and again, with a producer that is not ours, until the broker refuses its size.
+pub(crate) fn until_too_large(broker: &Broker, topic: &str, partition: i32, bytes: &[u8]) {
+    let producer: BaseProducer<LastDelivery> = ClientConfig::new()
+        .set("bootstrap.servers", broker.brokers())
+        .create_with_context(LastDelivery::default())
+        .unwrap();
+    let begun = Instant::now();
+    loop {
+        producer.send(BaseRecord::<(), [u8]>::to(topic).partition(partition).payload(bytes)).unwrap();
+        producer.flush(PATIENCE).unwrap();
+        let result = producer.context().0.lock().unwrap().take().unwrap();
+        if result.as_ref().is_err_and(|e| e.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge)) {
+            return;
+        }
+        assert!(begun.elapsed() < PATIENCE, "it is taken all the while: {result:?}");
     }
 }
 

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use crate::common::{Admin, batch, everything, first_appearances, noise, open, options, until, with_bytes_max};
+use crate::common::{
+    Admin, batch, everything, first_appearances, noise, open, options, until, until_too_large, with_bytes_max,
+};
 use barrage_event::{Offset, Partition};
 use barrage_kafka_fixture::Broker;
 use barrage_log::{AppendError, EventLog, Follow, Health, KafkaLog, KafkaOptions, Owner};
@@ -189,6 +191,8 @@ fn refused_record(watch_topics_ms: u32, warm: bool) {
         expected.push(b"before".to_vec());
     }
     admin.alter(&topic, &with_bytes_max("20000"));
+    // The controller has taken it; the broker that the records go to follows.
+    until_too_large(broker, &topic, 1, &noise(99, 60_000));
     if watch_topics_ms < 1_000 {
         until(&log, "the watcher has seen it", || log.problem().is_some_and(|p| p.contains("max.message.bytes=20000")));
     }

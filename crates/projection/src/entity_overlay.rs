@@ -1,0 +1,355 @@
+//! The overlay of an entity: one slot for all that the statistics keep about one thing.
+
+use std::any::Any;
+use std::fmt;
+
+use prost::Message as _;
+use smallvec::{SmallVec, smallvec};
+
+use crate::codec::row_hash;
+use crate::entity::{Entity, Parts, part, put_part};
+use crate::key::KeyCodec;
+use crate::overlay::{CommitSink, ErasedTable, StateHash};
+use crate::rows::{RowBytes, Rows};
+use crate::table::{Backing, StoreError, Table};
+
+/// A column has nothing of this row.
+const ABSENT: u32 = u32::MAX;
+/// What a column has of this row lies in its bytes and was not asked for yet.
+const UNREAD: u32 = u32::MAX - 1;
+
+/// The decoded values of one table.
+pub(crate) struct Column<T: Table> {
+    values: Vec<T::Value>,
+    free: Vec<u32>,
+}
+
+impl<T: Table> Default for Column<T> {
+    fn default() -> Self {
+        Self { values: Vec::new(), free: Vec::new() }
+    }
+}
+
+impl<T: Table> Column<T> {
+    fn put(&mut self, value: T::Value) -> u32 {
+        if let Some(at) = self.free.pop() {
+            self.values[at as usize] = value;
+            return at;
+        }
+        self.values.push(value);
+        // As many as there are slots at most, whose numbers fit.
+        u32::try_from(self.values.len() - 1).unwrap_or(ABSENT)
+    }
+
+    fn take(&mut self, at: u32) -> T::Value {
+        self.free.push(at);
+        std::mem::take(&mut self.values[at as usize])
+    }
+}
+
+/// A column whose value type the overlay does not know.
+pub(crate) trait ErasedColumn: Any + Send {
+    fn as_any_mut(&mut self) -> &mut dyn Any;
+    /// The table's id.
+    fn id(&self) -> u8;
+    /// Appends a value with its length; returns the memory that it takes, estimated.
+    fn encode(&self, at: u32, out: &mut Vec<u8>) -> usize;
+    /// Drops a value.
+    fn forget(&mut self, at: u32);
+    /// Drops all.
+    fn clear(&mut self);
+}
+
+/// Memory of a decoded value, bytes, estimated: lists have room for more than they hold.
+fn value_bytes<T: Table>(encoded: usize) -> usize {
+    size_of::<T::Value>() + 2 * encoded
+}
+
+impl<T: Table> ErasedColumn for Column<T> {
+    fn as_any_mut(&mut self) -> &mut dyn Any {
+        self
+    }
+
+    fn id(&self) -> u8 {
+        T::ID
+    }
+
+    fn encode(&self, at: u32, out: &mut Vec<u8>) -> usize {
+        let before = out.len();
+        out.push(T::ID);
+        // A Vec takes whatever is written to it.
+        let _ = self.values[at as usize].encode_length_delimited(out);
+        value_bytes::<T>(out.len() - before)
+    }
+
+    fn forget(&mut self, at: u32) {
+        self.take(at);
+    }
+
+    fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+/// Memory of a row beside its slot: the cells of its columns and the bytes of what was not decoded.
+fn row_bytes(columns: usize, raw: usize) -> usize {
+    columns * size_of::<u32>() + raw
+}
+
+/// The rows of one entity. What a column has of a row is told by a cell: its value's place in the column, or that there
+/// is none, or that it lies in the row's bytes.
+pub(crate) struct EntityRows {
+    entity: Entity,
+    /// Ids of the columns, ascending.
+    ids: Vec<u8>,
+    /// The payload is the committed value, as long as a column was not asked for.
+    rows: Rows<Option<Box<[u8]>>>,
+    /// As many for each slot as there are columns.
+    cells: Vec<u32>,
+}
+
+impl EntityRows {
+    fn cell(&mut self, at: usize, column: usize) -> &mut u32 {
+        &mut self.cells[at * self.ids.len() + column]
+    }
+
+    /// Finds the row's slot, reading it from the store when it is not in memory; makes one when it is not there either.
+    fn fetch<'k>(&mut self, backing: &dyn Backing, key: &impl KeyCodec<'k>) -> Result<usize, StoreError> {
+        if let Some(at) = self.rows.find(self.entity.id(), key) {
+            return Ok(at);
+        }
+        // The value is read behind the row for the hash.
+        let mut whole = self.rows.take_scratch();
+        let row = RowBytes::from_slice(&whole);
+        let mut found = false;
+        let result = backing.get(&row, &mut |bytes| {
+            whole.extend_from_slice(bytes);
+            found = true;
+        });
+        let row_len = row.len();
+        let added = result.and_then(|()| self.add(row, found.then_some(&whole)));
+        whole.truncate(row_len);
+        self.rows.give_back(whole);
+        added
+    }
+
+    /// Puts a row in; `whole` is its bytes and its value's.
+    fn add(&mut self, row: RowBytes, whole: Option<&Vec<u8>>) -> Result<usize, StoreError> {
+        let value = whole.map(|whole| &whole[row.len()..]);
+        let mut cells: SmallVec<[u32; 8]> = smallvec![ABSENT; self.ids.len()];
+        for part in Parts(value.unwrap_or_default()) {
+            let (id, _) = part?;
+            let column = self.ids.binary_search(&id).map_err(|_| StoreError::Damaged {
+                table: self.entity.name(),
+                problem: format!("it has a part of table {id}, which no projection declares"),
+            })?;
+            cells[column] = UNREAD;
+        }
+        let raw: Option<Box<[u8]>> = value.map(Into::into);
+        let committed = whole.map_or(0, |whole| row_hash(whole, row.len()));
+        let bytes = row_bytes(self.ids.len(), raw.as_ref().map_or(0, |raw| raw.len()));
+        let at = self.rows.add(row, raw, committed, bytes);
+        let end = (at + 1) * self.ids.len();
+        if self.cells.len() < end {
+            self.cells.resize(end, ABSENT);
+        }
+        self.cells[end - self.ids.len()..end].copy_from_slice(&cells);
+        Ok(at)
+    }
+}
+
+/// The overlay of one entity.
+pub(crate) struct EntityOverlay {
+    rows: EntityRows,
+    columns: Vec<Box<dyn ErasedColumn>>,
+}
+
+impl fmt::Debug for EntityOverlay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EntityOverlay").field("entity", &self.rows.entity).finish_non_exhaustive()
+    }
+}
+
+impl EntityOverlay {
+    /// An empty one, its columns in the order of their ids.
+    pub(crate) fn new(entity: Entity, mut columns: Vec<Box<dyn ErasedColumn>>) -> Self {
+        columns.sort_by_key(|column| column.id());
+        let ids = columns.iter().map(|column| column.id()).collect();
+        Self { rows: EntityRows { entity, ids, rows: Rows::default(), cells: Vec::new() }, columns }
+    }
+
+    /// The part of one table; `None` when it is not one of this overlay's.
+    pub(crate) fn part<T: Table>(&mut self) -> Option<Part<'_, T>> {
+        let place = self.rows.ids.binary_search(&T::ID).ok()?;
+        let column = self.columns[place].as_any_mut().downcast_mut()?;
+        Some(Part { rows: &mut self.rows, column, place })
+    }
+
+    fn forget(&mut self, at: usize) {
+        self.rows.rows.forget(at);
+        for (place, column) in self.columns.iter_mut().enumerate() {
+            let cell = std::mem::replace(self.rows.cell(at, place), ABSENT);
+            if cell < UNREAD {
+                column.forget(cell);
+            }
+        }
+    }
+
+    /// Appends the value of a row; returns the memory of what is decoded, and whether anything is not.
+    fn encode(&self, at: usize, out: &mut Vec<u8>) -> (usize, bool) {
+        let columns = self.columns.len();
+        let cells = &self.rows.cells[at * columns..(at + 1) * columns];
+        let raw = self.rows.rows.slots[at].payload.as_deref().unwrap_or_default();
+        let (mut bytes, mut unread) = (0, false);
+        for (column, &cell) in self.columns.iter().zip(cells) {
+            match cell {
+                ABSENT => {}
+                UNREAD => {
+                    unread = true;
+                    // It was found when the row was read.
+                    if let Ok(Some(part)) = part(raw, column.id()) {
+                        put_part(column.id(), part, out);
+                    }
+                }
+                at => bytes += column.encode(at, out),
+            }
+        }
+        (bytes, unread)
+    }
+}
+
+impl ErasedTable for EntityOverlay {
+    fn as_any_mut(&mut self) -> &mut dyn Any {
+        self
+    }
+
+    fn commit(&mut self, sink: &mut dyn CommitSink, hash: &mut StateHash) {
+        let mut whole = self.rows.rows.take_scratch();
+        let dirty = self.rows.rows.take_dirty();
+        for &at in &dirty {
+            let at = at as usize;
+            whole.clear();
+            whole.extend_from_slice(self.rows.rows.slots[at].row());
+            let row_len = whole.len();
+            let (decoded, unread) = self.encode(at, &mut whole);
+            let slot = &mut self.rows.rows.slots[at];
+            let committed = u128::from(slot.committed);
+            if whole.len() == row_len {
+                // No part of it is left.
+                if committed != 0 {
+                    sink.delete(&whole);
+                    hash.change(committed, 0);
+                }
+                self.forget(at);
+                continue;
+            }
+            let new = row_hash(&whole, row_len);
+            let (row, value) = whole.split_at(row_len);
+            if new != committed {
+                sink.put(row, value);
+                hash.change(committed, new);
+                slot.committed = new.into();
+            }
+            if !unread {
+                slot.payload = None;
+            } else if new != committed {
+                slot.payload = Some(value.into());
+            }
+            let raw = slot.payload.as_ref().map_or(0, |raw| raw.len());
+            self.rows.rows.charge(at, row_bytes(self.columns.len(), raw) + decoded);
+        }
+        self.rows.rows.committed(dirty);
+        self.rows.rows.give_back(whole);
+    }
+
+    fn discard(&mut self) {
+        self.rows.rows = Rows::default();
+        self.rows.cells = Vec::new();
+        for column in &mut self.columns {
+            column.clear();
+        }
+    }
+
+    fn load(&mut self, _: &dyn Backing) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn bytes(&self) -> usize {
+        self.rows.rows.bytes()
+    }
+
+    fn dirty_bytes(&self) -> usize {
+        self.rows.rows.dirty_bytes()
+    }
+
+    fn is_cache(&self) -> bool {
+        true
+    }
+
+    fn evict(&mut self, target: usize) {
+        let mut steps = self.rows.rows.steps();
+        while let Some(at) = self.rows.rows.next_unused(target, &mut steps) {
+            self.forget(at);
+        }
+        if self.rows.rows.is_empty() {
+            self.discard();
+        }
+    }
+}
+
+/// One table's part of an entity's rows.
+pub(crate) struct Part<'c, T: Table> {
+    rows: &'c mut EntityRows,
+    column: &'c mut Column<T>,
+    /// Place of the column.
+    place: usize,
+}
+
+impl<'c, T: Table> Part<'c, T> {
+    /// Finds the row's slot and decodes this table's part of it.
+    pub(crate) fn fetch(&mut self, backing: &dyn Backing, key: &T::Key<'_>) -> Result<usize, StoreError> {
+        let at = self.rows.fetch(backing, key)?;
+        if *self.rows.cell(at, self.place) == UNREAD {
+            let raw = self.rows.rows.slots[at].payload.as_deref().unwrap_or_default();
+            let bytes = part(raw, T::ID)?.unwrap_or_default();
+            let encoded = bytes.len();
+            let value =
+                T::Value::decode(bytes).map_err(|e| StoreError::Damaged { table: T::NAME, problem: e.to_string() })?;
+            *self.rows.cell(at, self.place) = self.column.put(value);
+            self.rows.rows.charge_more(at, value_bytes::<T>(encoded));
+        }
+        Ok(at)
+    }
+
+    fn cell(&self, at: usize) -> Option<usize> {
+        let cell = self.rows.cells[at * self.rows.ids.len() + self.place];
+        (cell < UNREAD).then_some(cell as usize)
+    }
+
+    /// The value, made as the default when there is none.
+    pub(crate) fn into_value(self, at: usize) -> &'c mut T::Value {
+        let cell = self.rows.cell(at, self.place);
+        if *cell == ABSENT {
+            *cell = self.column.put(T::Value::default());
+            self.rows.rows.charge_more(at, value_bytes::<T>(0));
+        }
+        let cell = *self.rows.cell(at, self.place);
+        &mut self.column.values[cell as usize]
+    }
+
+    pub(crate) fn value(&mut self, at: usize) -> Option<&mut T::Value> {
+        let cell = self.cell(at)?;
+        Some(&mut self.column.values[cell])
+    }
+
+    pub(crate) fn touch(&mut self, at: usize) {
+        self.rows.rows.touch(at);
+    }
+
+    pub(crate) fn take(&mut self, at: usize) -> Option<T::Value> {
+        let cell = self.cell(at)?;
+        *self.rows.cell(at, self.place) = ABSENT;
+        // Slots are numbered by 32 bits.
+        Some(self.column.take(u32::try_from(cell).unwrap_or(ABSENT)))
+    }
+}
