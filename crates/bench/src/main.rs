@@ -75,8 +75,12 @@ enum Section {
     Decode,
     /// The partition workers.
     Worker,
-    /// What each statistic costs, how that grows, and the ranking of rooms.
+    /// What each statistic costs.
     Statistics,
+    /// How the cost of a record goes as a log grows.
+    Growth,
+    /// Ranking 10,000 rooms.
+    Ranking,
     /// Callbacks over HTTP, and their latency.
     Ingest,
     /// Restart after a crash, bytes on disk.
@@ -127,7 +131,9 @@ impl Section {
             Self::Log => append::run(report, dir),
             Self::Decode => decode::run(report),
             Self::Worker => worker::run(report, dir),
-            Self::Statistics => statistics::run(report, dir),
+            Self::Statistics => statistics::each(report, dir),
+            Self::Growth => statistics::curve(report, dir),
+            Self::Ranking => statistics::ranking(report, dir),
             Self::Ingest => ingest::run(report, dir),
             Self::Restart => life::restart(report, dir),
             Self::Memory => life::memory(report, dir),

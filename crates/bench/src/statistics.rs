@@ -16,16 +16,9 @@ use crate::server::{Kind, Server};
 use crate::traffic::{Crowd, Traffic, requests};
 use crate::worker::{Setup, engines, open};
 
-/// Reports the statistics.
-pub(crate) fn run(report: &mut Report, dir: &Path) -> Result<()> {
-    each(report, &dir.join("each"))?;
-    curve(report, &dir.join("curve"))?;
-    ranking(report, &dir.join("ranking"))
-}
-
 /// The same log with the first statistic, the first two, and so on: what the next one adds is what it costs, because it
 /// may read the rows of those before it.
-fn each(report: &mut Report, dir: &Path) -> Result<()> {
+pub(crate) fn each(report: &mut Report, dir: &Path) -> Result<()> {
     let records = if report.quick() { 150_000 } else { 1_000_000 };
     report.section("statistics", "a hot log through the first statistics, one more each time; one thread");
     prepare::mixed(dir, 4, Crowd::HOT, records)?;
@@ -51,7 +44,7 @@ fn each(report: &mut Report, dir: &Path) -> Result<()> {
 }
 
 /// One long log, without bodies: the cost of a record after so many.
-fn curve(report: &mut Report, dir: &Path) -> Result<()> {
+pub(crate) fn curve(report: &mut Report, dir: &Path) -> Result<()> {
     let places: &[u64] =
         if report.quick() { &[100_000, 300_000] } else { &[100_000, 300_000, 1_000_000, 3_000_000, 10_000_000] };
     report.section("growth", "one log through all statistics; the cost of a record around the place named");
@@ -73,7 +66,7 @@ fn curve(report: &mut Report, dir: &Path) -> Result<()> {
 }
 
 /// `GET /v1/rooms?sort=heat` over 10,000 rooms while callbacks come in.
-fn ranking(report: &mut Report, dir: &Path) -> Result<()> {
+pub(crate) fn ranking(report: &mut Report, dir: &Path) -> Result<()> {
     report.section("ranking", "the hottest 50 of 10,000 rooms, asked again and again while callbacks come in");
     let rooms = if report.quick() { 1_000 } else { 10_000 };
     let crowd = Crowd { rooms, users: rooms * 5, pairs: rooms * 10 };

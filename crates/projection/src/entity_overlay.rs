@@ -195,6 +195,23 @@ impl EntityOverlay {
         }
     }
 
+    /// Keeps a clean row as its bytes alone.
+    fn pack(&mut self, at: usize) {
+        let mut value = self.rows.rows.take_scratch();
+        value.clear();
+        self.encode(at, &mut value);
+        for (place, column) in self.columns.iter_mut().enumerate() {
+            let cell = self.rows.cell(at, place);
+            if *cell < UNREAD {
+                column.forget(std::mem::replace(cell, UNREAD));
+            }
+        }
+        let raw = (!value.is_empty()).then(|| value.as_slice().into());
+        self.rows.rows.charge(at, row_bytes(self.columns.len(), value.len()));
+        self.rows.rows.slots[at].payload = raw;
+        self.rows.rows.give_back(value);
+    }
+
     /// Appends the value of a row; returns the memory of what is decoded, and whether anything is not.
     fn encode(&self, at: usize, out: &mut Vec<u8>) -> (usize, bool) {
         let columns = self.columns.len();
@@ -289,7 +306,12 @@ impl ErasedTable for EntityOverlay {
     fn evict(&mut self, target: usize) {
         let mut steps = self.rows.rows.steps();
         while let Some(at) = self.rows.rows.next_unused(target, &mut steps) {
-            self.forget(at);
+            // As bytes it takes a third, and is decoded again in a tenth of the time that reading it would take.
+            if self.rows.rows.take_lasting(at) {
+                self.pack(at);
+            } else {
+                self.forget(at);
+            }
         }
         if self.rows.rows.is_empty() {
             self.discard();

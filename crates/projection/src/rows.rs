@@ -21,7 +21,10 @@ pub(crate) struct Slot<P> {
     pub(crate) committed: Compact128,
     bytes: u32,
     dirty: bool,
+    /// Found since the clock came by last.
     used: bool,
+    /// Found before that: it may be wanted again.
+    lasting: bool,
 }
 
 impl<P> Slot<P> {
@@ -63,7 +66,7 @@ impl<P> Default for Rows<P> {
 }
 
 impl<P: Default> Rows<P> {
-    /// Finds a row's slot in memory, and marks it as in use.
+    /// Finds a row's slot in memory, and marks it as in use unless it was the one before, too.
     pub(crate) fn find<'k>(&mut self, table: u8, key: &impl KeyCodec<'k>) -> Option<usize> {
         self.scratch.clear();
         self.scratch.push(table);
@@ -72,8 +75,8 @@ impl<P: Default> Rows<P> {
         let slots = &self.slots;
         if slots.get(self.last).is_none_or(|slot| *slot.row != *row) {
             self.last = *self.index.find(memory_hash(row), |&at| *slots[at as usize].row == *row)? as usize;
+            self.slots[self.last].used = true;
         }
-        self.slots[self.last].used = true;
         Some(self.last)
     }
 
@@ -91,7 +94,8 @@ impl<P: Default> Rows<P> {
         let hash = memory_hash(&row);
         // A row is in use when it is asked for a second time: what many events touch once each must not push out what
         // all of them touch.
-        let slot = Slot { row, payload, committed: committed.into(), bytes: 0, dirty: false, used: false };
+        let slot =
+            Slot { row, payload, committed: committed.into(), bytes: 0, dirty: false, used: false, lasting: false };
         let at = if let Some(at) = self.free.pop() {
             self.slots[at as usize] = slot;
             at
@@ -176,7 +180,7 @@ impl<P: Default> Rows<P> {
     }
 
     /// The next clean row that was not used lately, while more than `target` bytes are in memory. `steps` bounds the
-    /// search: two rounds find every one, because the first takes the marks of use away.
+    /// search: three rounds are enough for a row that was in use and is packed before it goes.
     pub(crate) fn next_unused(&mut self, target: usize, steps: &mut usize) -> Option<usize> {
         while self.bytes > target && *steps > 0 {
             *steps -= 1;
@@ -189,13 +193,19 @@ impl<P: Default> Rows<P> {
                 return Some(self.clock);
             }
             slot.used = false;
+            slot.lasting = true;
         }
         None
     }
 
+    /// Whether a row that is not in use may still be wanted: told once.
+    pub(crate) fn take_lasting(&mut self, at: usize) -> bool {
+        std::mem::take(&mut self.slots[at].lasting)
+    }
+
     /// Steps that [`Self::next_unused`] needs at most.
     pub(crate) fn steps(&self) -> usize {
-        self.slots.len() * 2
+        self.slots.len() * 3
     }
 
     pub(crate) fn is_empty(&self) -> bool {
