@@ -196,8 +196,9 @@ impl<T: BucketTable> ErasedTable for BucketOverlay<T> {
 
     fn commit(&mut self, sink: &mut dyn CommitSink, hash: &mut StateHash) {
         let mut row = Vec::new();
-        // Deletions first: a row may have been taken out and put in again.
-        for (bucket, key, committed) in self.deleted.drain(..) {
+        // Deletions first: a row may have been taken out and put in again. The memory of both lists is given back: they
+        // are long once, when a partition is far behind, and short ever after.
+        for (bucket, key, committed) in std::mem::take(&mut self.deleted) {
             row_bytes(T::ID, bucket, key, &mut row);
             sink.delete(&row);
             hash.change(committed, 0);
@@ -208,7 +209,7 @@ impl<T: BucketTable> ErasedTable for BucketOverlay<T> {
         dirty.sort_unstable_by_key(|&(at, _)| {
             slots.get(at as usize).map_or((u32::MAX, u128::MAX), |slot| (slot.bucket, slot.hash.into()))
         });
-        for (at, committed) in dirty.drain(..) {
+        for (at, committed) in dirty {
             let Some(slot) = self.slots.get_mut(at as usize) else { continue };
             slot.dirty = CLEAN;
             row_bytes(T::ID, slot.bucket, slot.hash.into(), &mut row);
@@ -220,7 +221,6 @@ impl<T: BucketTable> ErasedTable for BucketOverlay<T> {
                 hash.change(committed.into(), new);
             }
         }
-        self.dirty = dirty;
     }
 
     fn discard(&mut self) {

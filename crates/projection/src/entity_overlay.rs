@@ -10,7 +10,7 @@ use crate::codec::row_hash;
 use crate::entity::{Entity, Parts, part, put_part};
 use crate::key::KeyCodec;
 use crate::overlay::{CommitSink, ErasedTable, StateHash};
-use crate::rows::{RowBytes, Rows};
+use crate::rows::{RowBytes, Rows, decoded_bytes};
 use crate::table::{Backing, StoreError, Table};
 
 /// A column has nothing of this row.
@@ -56,13 +56,17 @@ pub(crate) trait ErasedColumn: Any + Send {
     fn encode(&self, at: u32, out: &mut Vec<u8>) -> usize;
     /// Drops a value.
     fn forget(&mut self, at: u32);
+    /// An empty column of the same table.
+    fn fresh(&self) -> Box<dyn ErasedColumn>;
+    /// Moves a value to another column of the same table; returns its place there.
+    fn move_to(&mut self, at: u32, other: &mut dyn ErasedColumn) -> u32;
     /// Drops all.
     fn clear(&mut self);
 }
 
-/// Memory of a decoded value, bytes, estimated: lists have room for more than they hold.
+/// Memory of a decoded value, bytes, estimated.
 fn value_bytes<T: Table>(encoded: usize) -> usize {
-    size_of::<T::Value>() + 2 * encoded
+    size_of::<T::Value>() + decoded_bytes(encoded)
 }
 
 impl<T: Table> ErasedColumn for Column<T> {
@@ -84,6 +88,16 @@ impl<T: Table> ErasedColumn for Column<T> {
 
     fn forget(&mut self, at: u32) {
         self.take(at);
+    }
+
+    fn fresh(&self) -> Box<dyn ErasedColumn> {
+        Box::new(Self::default())
+    }
+
+    fn move_to(&mut self, at: u32, other: &mut dyn ErasedColumn) -> u32 {
+        let value = self.take(at);
+        // One of another table is never given; without its place the value counts as absent.
+        other.as_any_mut().downcast_mut::<Self>().map_or(ABSENT, |other| other.put(value))
     }
 
     fn clear(&mut self) {
@@ -193,6 +207,24 @@ impl EntityOverlay {
                 column.forget(cell);
             }
         }
+    }
+
+    /// Gives the memory of free slots and free places of columns back.
+    fn shrink(&mut self) {
+        let Self { rows, columns } = self;
+        let mut moved_columns: Vec<_> = columns.iter().map(|column| column.fresh()).collect();
+        let (width, before) = (columns.len(), std::mem::take(&mut rows.cells));
+        let cells = &mut rows.cells;
+        rows.rows.shrink(|from, _| {
+            let places =
+                before[from * width..(from + 1) * width].iter().zip(columns.iter_mut().zip(&mut moved_columns));
+            cells.extend(places.map(
+                |(&cell, (old, new))| {
+                    if cell < UNREAD { old.move_to(cell, new.as_mut()) } else { cell }
+                },
+            ));
+        });
+        *columns = moved_columns;
     }
 
     /// Keeps a clean row as its bytes alone.
@@ -306,15 +338,15 @@ impl ErasedTable for EntityOverlay {
     fn evict(&mut self, target: usize) {
         let mut steps = self.rows.rows.steps();
         while let Some(at) = self.rows.rows.next_unused(target, &mut steps) {
-            // As bytes it takes a third, and is decoded again in a tenth of the time that reading it would take.
+            // As bytes it takes a fraction, and is decoded again in a tenth of the time that reading it would take.
             if self.rows.rows.take_lasting(at) {
                 self.pack(at);
             } else {
                 self.forget(at);
             }
         }
-        if self.rows.rows.is_empty() {
-            self.discard();
+        if self.rows.rows.is_sparse() {
+            self.shrink();
         }
     }
 }

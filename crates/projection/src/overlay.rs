@@ -14,7 +14,7 @@ use crate::bucket::{BucketOverlay, BucketRef, BucketTable};
 use crate::codec::row_hash;
 use crate::entity::{ENTITIES, Entity};
 use crate::entity_overlay::{EntityOverlay, ErasedColumn, Part};
-use crate::rows::{RowBytes, Rows};
+use crate::rows::{RowBytes, Rows, decoded_bytes};
 use crate::table::{Backing, Kind, StoreError, Table, TableDef};
 
 /// Sum of row hashes modulo 2^128.
@@ -77,11 +77,6 @@ impl<T: Table> Default for TableOverlay<T> {
     }
 }
 
-/// Memory of a decoded value beside its slot, bytes, estimated: lists have room for more than they hold.
-fn value_bytes(encoded: usize) -> usize {
-    2 * encoded
-}
-
 impl<T: Table> TableOverlay<T> {
     /// Finds the row's slot, reading it from the store when it is not in memory.
     fn fetch(&mut self, backing: &dyn Backing, key: &T::Key<'_>) -> Result<usize, StoreError> {
@@ -103,7 +98,7 @@ impl<T: Table> TableOverlay<T> {
         self.rows.give_back(whole);
         result?;
         let value = decoded.transpose().map_err(|e| StoreError::Damaged { table: T::NAME, problem: e.to_string() })?;
-        Ok(self.rows.add(row, value, committed, value_bytes(encoded)))
+        Ok(self.rows.add(row, value, committed, decoded_bytes(encoded)))
     }
 
     /// The row that is looked for, put in as the caller knows it.
@@ -146,7 +141,7 @@ impl<T: Table> ErasedTable for TableOverlay<T> {
                     hash.change(committed, new);
                     slot.committed = new.into();
                 }
-                self.rows.charge(at, value_bytes(whole.len() - row_len));
+                self.rows.charge(at, decoded_bytes(whole.len() - row_len));
             } else {
                 if committed != 0 {
                     sink.delete(slot.row());
@@ -185,8 +180,8 @@ impl<T: Table> ErasedTable for TableOverlay<T> {
         while let Some(at) = self.rows.next_unused(target, &mut steps) {
             self.rows.forget(at);
         }
-        if self.rows.is_empty() {
-            *self = Self::default();
+        if self.rows.is_sparse() {
+            self.rows.shrink(|_, _| ());
         }
     }
 }

@@ -12,6 +12,15 @@ pub(crate) type RowBytes = SmallVec<[u8; 40]>;
 /// Estimated memory of a row beside its slot: the index's entry and what is free in both.
 const ROW_OVERHEAD_BYTES: usize = 24;
 
+/// Estimated memory that a decoded value has beside itself: lists have room for more than they hold, and a number of a
+/// byte or two takes eight.
+pub(crate) fn decoded_bytes(encoded: usize) -> usize {
+    6 * encoded
+}
+
+/// Fewer slots than this are not worth giving back.
+const SLOTS_KEPT: usize = 1_024;
+
 #[derive(Debug)]
 pub(crate) struct Slot<P> {
     /// Empty in a slot that is free.
@@ -208,8 +217,27 @@ impl<P: Default> Rows<P> {
         self.slots.len() * 3
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.slots.len() == self.free.len()
+    /// Whether most of the slots are free, as they are when a partition has caught up with its log, and no change waits.
+    pub(crate) fn is_sparse(&self) -> bool {
+        self.slots.len() > SLOTS_KEPT && self.free.len() > self.slots.len() / 2 && self.dirty.is_empty()
+    }
+
+    /// Gives the memory of free slots back. Rows get other slots: `moved` is told the old one and the new one of each.
+    pub(crate) fn shrink(&mut self, mut moved: impl FnMut(usize, usize)) {
+        let live = self.slots.len() - self.free.len();
+        let old = std::mem::replace(&mut self.slots, Vec::with_capacity(live));
+        self.index = HashTable::with_capacity(live);
+        self.free = Vec::new();
+        (self.last, self.clock) = (0, 0);
+        for (before, slot) in old.into_iter().enumerate().filter(|(_, slot)| !slot.row.is_empty()) {
+            let (hash, after) = (memory_hash(&slot.row), self.slots.len());
+            self.slots.push(slot);
+            let slots = &self.slots;
+            // Fewer than there were, whose numbers fit.
+            let at = u32::try_from(after).unwrap_or(u32::MAX);
+            self.index.insert_unique(hash, at, |&i| memory_hash(&slots[i as usize].row));
+            moved(before, after);
+        }
     }
 
     pub(crate) fn bytes(&self) -> usize {

@@ -179,6 +179,42 @@ proptest! {
     }
 }
 
+/// Memory that many rows needed is given back, and what stays is what it was.
+#[test]
+fn overlays_shrink() {
+    let defs = [TableDef::of::<Own>(), TableDef::of::<First>(), TableDef::of::<Second>()];
+    let mut tables = Tables::new(&defs).expect("ids of their own");
+    let (mut store, mut hash, mut model) = (MemoryStore::default(), StateHash::default(), Model::new());
+    let mut change = |tables: &mut Tables, store: &MemoryStore, key: u32, step: Step| {
+        change::<Own>(tables.table(store).expect("declared"), (0, key), step, &mut model).expect("as the model");
+        if !key.is_multiple_of(3) {
+            change::<First>(tables.table(store).expect("declared"), (1, key), step, &mut model).expect("as the model");
+        }
+        if !key.is_multiple_of(5) {
+            change::<Second>(tables.table(store).expect("declared"), (2, key), step, &mut model).expect("as the model");
+        }
+    };
+    for key in 0..10_000 {
+        change(&mut tables, &store, key, Step::Add(key.into()));
+    }
+    for (round, target) in [400_000, 100_000, 20_000, 0].into_iter().enumerate() {
+        tables.commit(&|_| true, &mut store, &mut hash);
+        tables.evict(target);
+        assert!(tables.bytes() <= target, "{} bytes in round {round}", tables.bytes());
+        // Some in memory, some not, some of both.
+        for key in (0..10_000).step_by(7 + round) {
+            change(&mut tables, &store, key, Step::Get);
+            change(&mut tables, &store, key + 1, Step::Add(1));
+        }
+    }
+    tables.commit(&|_| true, &mut store, &mut hash);
+    assert_eq!(hash, hash_of(&store));
+    let mut found = read::<Own>(&store, 0);
+    found.extend(read::<First>(&store, 1));
+    found.extend(read::<Second>(&store, 2));
+    assert_eq!(found, model);
+}
+
 /// Same changes, same bytes, whatever of a row was read and whenever it was committed.
 #[test]
 fn parts_lie_in_the_order_of_their_tables() {
