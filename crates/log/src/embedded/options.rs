@@ -25,7 +25,7 @@ pub struct EmbeddedOptions {
     /// of a machine's full load. What is older comes from the system's page cache.
     pub tail_bytes_max: usize,
     /// Memory for pieces of files, in bytes, from which workers that catch up read; all partitions share it. Default
-    /// 33,554,432 (32 MiB).
+    /// 16,777,216 (16 MiB).
     pub chunk_cache_bytes_max: usize,
     /// Size of such a piece, in bytes, 64 to 16 MiB. Default 1,048,576 (1 MiB). It is what one read of the disk brings
     /// and one checksum run covers.
@@ -41,7 +41,7 @@ impl Default for EmbeddedOptions {
             zero_ahead: false,
             pending_bytes_max: 64 << 20,
             tail_bytes_max: 16 << 20,
-            chunk_cache_bytes_max: 32 << 20,
+            chunk_cache_bytes_max: 16 << 20,
             chunk_bytes: 1 << 20,
         }
     }
