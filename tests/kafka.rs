@@ -152,8 +152,9 @@ fn happen(fault: Fault, cluster: &mut Cluster, broker: &Broker, dice: &mut Dice)
             // The load may have nothing left for this ingest: then this is what its spool takes.
             let (status, reply) = cluster.ingests[ingest].quiet_callback();
             assert_eq!(status, 200, "{reply}");
+            // What was spooled may be in the producer's hands already; its partition counts as leaving the spool then.
             common::wait_until("the spool takes over", || {
-                (cluster.ingests[ingest].metric("barrage_spool_partitions") > 0.0).then_some(())
+                (cluster.ingests[ingest].metric("barrage_spool_waiting_records") > 0.0).then_some(())
             });
             cluster.ingests[ingest].kill();
             // It starts without the cluster, takes callbacks, and drains what its predecessor left.
