@@ -38,6 +38,7 @@ command -v make >/dev/null 2>&1 || want make "builds librdkafka, driven by cmake
 command -v pkg-config >/dev/null 2>&1 || want pkg-config "finds the libraries that librdkafka uses"
 have_header openssl/ssl.h || want libssl-dev "encrypts and authenticates connections to Kafka"
 have_header zlib.h || want zlib1g-dev "reads records that other Kafka clients compressed with gzip"
+have_header curl/curl.h || want libcurl4-openssl-dev "has a header that librdkafka reads even where it is built without curl"
 command -v java >/dev/null 2>&1 || want default-jre-headless "runs the real Kafka broker of the tests and of make kafka"
 command -v mvn >/dev/null 2>&1 || want maven "fetches that broker, with checksums checked"
 if ! command -v cargo >/dev/null 2>&1; then
