@@ -16,6 +16,8 @@ have_libclang() {
   for found in /usr/lib/llvm-*/lib/libclang*.so* /usr/lib/*-linux-gnu/libclang*.so* /usr/lib64/libclang*.so* \
     /usr/lib/libclang*.so* /usr/lib64/llvm*/lib/libclang*.so* /opt/homebrew/opt/llvm/lib/libclang.dylib \
     /usr/local/opt/llvm/lib/libclang.dylib /Library/Developer/CommandLineTools/usr/lib/libclang.dylib; do
+    # libclang-cpp is another library, which comes with Mesa's drivers on machines without the compiler.
+    case $found in */libclang-cpp*) continue ;; esac
     if [ -e "$found" ]; then return 0; fi
   done
   return 1
