@@ -78,7 +78,8 @@ pub trait EventLog: Send + Sync + 'static {
     fn append(&self, batch: &mut AppendBatch) -> Result<Ack, AppendError>;
 
     /// Visits durable records of one partition in order, starting at `from`, until `bytes_max` bytes were visited, the
-    /// end is reached or `visit` returns [`ControlFlow::Break`]. Returns the offset to go on from.
+    /// end is reached or `visit` returns [`ControlFlow::Break`]; a log in which partitions lie side by side also stops when
+    /// it has walked over four times as many. Returns the offset to go on from.
     ///
     /// At least one record is visited when there is one, however small `bytes_max` is. The record on which `visit`
     /// breaks counts as visited. A `from` at or past the end visits nothing and is returned unchanged.

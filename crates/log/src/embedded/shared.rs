@@ -65,6 +65,9 @@ pub(crate) struct Shared {
     pub(crate) faults: crate::embedded::Faults,
 }
 
+/// Bytes of files that a read walks over at most, for each that it may visit.
+const WALKED_PER_BYTE: usize = 4;
+
 impl Shared {
     pub(crate) fn new(
         meta: Meta,
@@ -226,7 +229,10 @@ impl Shared {
         let end = self.ends.get(dense).map_or(0, |end| end.load(Ordering::Acquire));
         let mut cursor = Cursor { from: from.0, end, bytes_left: bytes_max };
         let mut taken = Vec::new();
-        while cursor.from < cursor.end {
+        // Partitions that catch up side by side share the pieces as long as they are near each other. One with short
+        // records would run ahead of those with long ones, and each would read all files for itself.
+        let mut walk_left = bytes_max.saturating_mul(WALKED_PER_BYTE).max(1);
+        while cursor.from < cursor.end && walk_left > 0 {
             let stop = if self.tail.take(dense, cursor.from, &mut taken) {
                 self.metrics.tail_reads.inc();
                 taken.drain(..).try_for_each(|chunk| chunk.visit(dense, &mut cursor, visit))
@@ -243,6 +249,7 @@ impl Shared {
                 };
                 let before = cursor.from;
                 let stop = chunk.visit(dense, &mut cursor, visit);
+                walk_left = walk_left.saturating_sub((piece.end - piece.start) as usize);
                 if cursor.from == before {
                     let reason = format!("{partition}@{before} is not where the segment's index says");
                     return Err(Corruption::new(&segment.path, piece.start.into(), reason).into());
