@@ -35,6 +35,10 @@ use crate::cli::{Cli, Command, ConfigCommand};
 use crate::exit::{Exit, Failure};
 use crate::server::Role;
 
+/// Of everything in the process that is linked with this crate, `RocksDB` and librdkafka included.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Runs the program with the process's arguments and environment.
 #[must_use]
 pub fn main() -> ExitCode {
