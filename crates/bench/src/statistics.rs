@@ -43,24 +43,30 @@ pub(crate) fn each(report: &mut Report, dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// One long log, without bodies: the cost of a record after so many.
+/// A long log, without bodies: the cost of a record after so many. Of accounts whose rows fit into the overlay, and of more.
 pub(crate) fn curve(report: &mut Report, dir: &Path) -> Result<()> {
     let places: &[u64] =
         if report.quick() { &[100_000, 300_000] } else { &[100_000, 300_000, 1_000_000, 3_000_000, 10_000_000] };
     report.section("growth", "one log through all statistics; the cost of a record around the place named");
     let all = places.last().copied().unwrap_or_default();
-    prepare::long(dir, Crowd::EVENING, all + all / 10)?;
-    let log = open(dir, 1)?;
-    let mut engines = engines(dir, "all", &log, Setup { statistics: usize::MAX, ..Setup::HOT })?;
-    let mut first = None;
-    for &place in places {
-        // Both topics have one partition; records of rooms are a little more than half of all.
-        let (from, to) = (place - place / 10, place + place / 10);
-        engines.run_records(from)?;
-        let pass = engines.run_records(to)?;
-        let first = *first.get_or_insert_with(|| pass.ns());
-        report.figure(format!("at {place} records"), pass.ns(), "ns");
-        report.figure(format!("at {place} records, to the first"), pass.ns() / first, "times");
+    for crowd in [Crowd::HOT, Crowd::EVENING] {
+        let dir = dir.join(crowd.users.to_string());
+        prepare::long(&dir, crowd, all + all / 10)?;
+        let log = open(&dir, 1)?;
+        let mut engines = engines(&dir, "all", &log, Setup::HOT)?;
+        let mut first = None;
+        for &place in places {
+            // Both topics have one partition; records of rooms are a little more than half of all.
+            let (from, to) = (place - place / 10, place + place / 10);
+            engines.run_records(from)?;
+            let pass = engines.run_records(to)?;
+            let first = *first.get_or_insert_with(|| pass.ns());
+            let name = format!("{} accounts, at {place} records", crowd.users);
+            report.figure(&name, pass.ns(), "ns");
+            report.figure(format!("{name}, to the first"), pass.ns() / first, "times");
+        }
+        drop((engines, log));
+        std::fs::remove_dir_all(&dir)?;
     }
     Ok(())
 }

@@ -25,7 +25,7 @@ const STEP_BYTES: usize = 1 << 20;
 const COMMIT_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The default of the worker's options.
-const OVERLAY_BYTES: usize = 128 << 20;
+const OVERLAY_BYTES: usize = 160 << 20;
 /// Far less than the cold rows need.
 const COLD_OVERLAY_BYTES: usize = 32 << 20;
 

@@ -252,7 +252,9 @@ impl<T: BucketTable> ErasedTable for BucketOverlay<T> {
         false
     }
 
-    fn evict(&mut self, _: usize) {}
+    fn sweep(&mut self, _: usize) {}
+
+    fn shrink(&mut self) {}
 }
 
 /// A bucket table as a projection sees it while it applies an event.

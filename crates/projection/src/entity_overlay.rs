@@ -10,7 +10,8 @@ use crate::codec::row_hash;
 use crate::entity::{Entity, Parts, part, put_part};
 use crate::key::KeyCodec;
 use crate::overlay::{CommitSink, ErasedTable, StateHash};
-use crate::rows::{RowBytes, Rows, decoded_bytes};
+use crate::ranking::Stands;
+use crate::rows::{RowBytes, Rows};
 use crate::table::{Backing, StoreError, Table};
 
 /// A column has nothing of this row.
@@ -54,6 +55,10 @@ pub(crate) trait ErasedColumn: Any + Send {
     fn id(&self) -> u8;
     /// Appends a value with its length; returns the memory that it takes, estimated.
     fn encode(&self, at: u32, out: &mut Vec<u8>) -> usize;
+    /// Whether its rows stand in rankings.
+    fn is_ranked(&self) -> bool;
+    /// Where a value stands in them.
+    fn stands(&self, at: u32) -> Stands;
     /// Drops a value.
     fn forget(&mut self, at: u32);
     /// An empty column of the same table.
@@ -66,7 +71,7 @@ pub(crate) trait ErasedColumn: Any + Send {
 
 /// Memory of a decoded value, bytes, estimated.
 fn value_bytes<T: Table>(encoded: usize) -> usize {
-    size_of::<T::Value>() + decoded_bytes(encoded)
+    size_of::<T::Value>() + T::MEMORY_PER_BYTE * encoded
 }
 
 impl<T: Table> ErasedColumn for Column<T> {
@@ -84,6 +89,14 @@ impl<T: Table> ErasedColumn for Column<T> {
         // A Vec takes whatever is written to it.
         let _ = self.values[at as usize].encode_length_delimited(out);
         value_bytes::<T>(out.len() - before)
+    }
+
+    fn is_ranked(&self) -> bool {
+        T::STANDS.is_some()
+    }
+
+    fn stands(&self, at: u32) -> Stands {
+        T::STANDS.map(|stands| stands(&self.values[at as usize])).unwrap_or_default()
     }
 
     fn forget(&mut self, at: u32) {
@@ -176,6 +189,8 @@ impl EntityRows {
 pub(crate) struct EntityOverlay {
     rows: EntityRows,
     columns: Vec<Box<dyn ErasedColumn>>,
+    /// Places of those whose rows stand in rankings.
+    ranked: Vec<usize>,
 }
 
 impl fmt::Debug for EntityOverlay {
@@ -189,7 +204,8 @@ impl EntityOverlay {
     pub(crate) fn new(entity: Entity, mut columns: Vec<Box<dyn ErasedColumn>>) -> Self {
         columns.sort_by_key(|column| column.id());
         let ids = columns.iter().map(|column| column.id()).collect();
-        Self { rows: EntityRows { entity, ids, rows: Rows::default(), cells: Vec::new() }, columns }
+        let ranked = (0..columns.len()).filter(|&place| columns[place].is_ranked()).collect();
+        Self { rows: EntityRows { entity, ids, rows: Rows::default(), cells: Vec::new() }, columns, ranked }
     }
 
     /// The part of one table; `None` when it is not one of this overlay's.
@@ -210,8 +226,8 @@ impl EntityOverlay {
     }
 
     /// Gives the memory of free slots and free places of columns back.
-    fn shrink(&mut self) {
-        let Self { rows, columns } = self;
+    fn close_gaps(&mut self) {
+        let Self { rows, columns, .. } = self;
         let mut moved_columns: Vec<_> = columns.iter().map(|column| column.fresh()).collect();
         let (width, before) = (columns.len(), std::mem::take(&mut rows.cells));
         let cells = &mut rows.cells;
@@ -242,6 +258,19 @@ impl EntityOverlay {
         self.rows.rows.charge(at, row_bytes(self.columns.len(), value.len()));
         self.rows.rows.slots[at].payload = raw;
         self.rows.rows.give_back(value);
+    }
+
+    /// Tells where a row stands in rankings, as far as that may have changed.
+    fn tell_stands(&self, at: usize, sink: &mut dyn CommitSink) {
+        for &place in &self.ranked {
+            let column = &self.columns[place];
+            let stands = match self.rows.cells[at * self.columns.len() + place] {
+                UNREAD => continue,
+                ABSENT => Stands::new(),
+                cell => column.stands(cell),
+            };
+            sink.stands(column.id(), self.rows.rows.slots[at].row(), stands);
+        }
     }
 
     /// Appends the value of a row; returns the memory of what is decoded, and whether anything is not.
@@ -277,6 +306,7 @@ impl ErasedTable for EntityOverlay {
         let dirty = self.rows.rows.take_dirty();
         for &at in &dirty {
             let at = at as usize;
+            self.tell_stands(at, sink);
             whole.clear();
             whole.extend_from_slice(self.rows.rows.slots[at].row());
             let row_len = whole.len();
@@ -335,9 +365,9 @@ impl ErasedTable for EntityOverlay {
         true
     }
 
-    fn evict(&mut self, target: usize) {
-        let mut steps = self.rows.rows.steps();
-        while let Some(at) = self.rows.rows.next_unused(target, &mut steps) {
+    fn sweep(&mut self, parts: usize) {
+        let mut steps = self.rows.rows.part(parts);
+        while let Some(at) = self.rows.rows.next_unused(&mut steps) {
             // As bytes it takes a fraction, and is decoded again in a tenth of the time that reading it would take.
             if self.rows.rows.take_lasting(at) {
                 self.pack(at);
@@ -345,8 +375,11 @@ impl ErasedTable for EntityOverlay {
                 self.forget(at);
             }
         }
+    }
+
+    fn shrink(&mut self) {
         if self.rows.rows.is_sparse() {
-            self.shrink();
+            self.close_gaps();
         }
     }
 }

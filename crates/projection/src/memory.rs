@@ -1,6 +1,8 @@
 //! A store in memory and a harness that applies a `Vec` of records, for the tests of statistics.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use barrage_event::rules::RuleSet;
 use barrage_event::{EnvelopeView, Offset, Partition};
@@ -8,50 +10,72 @@ use barrage_event::{EnvelopeView, Offset, Partition};
 use crate::effects::Effects;
 use crate::overlay::{CommitSink, StateHash, TableClash, Tables};
 use crate::projection::{ApplyError, Context, Place, Projection, Rules};
+use crate::ranking::{Ranker, Rankings, Stands};
 use crate::reads::{Reader, VisitRowUntil};
+use crate::statistic::Statistic;
 use crate::table::{Backing, StoreError, TableDef, VisitRow};
 
 /// Committed rows.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct MemoryStore(pub BTreeMap<Vec<u8>, Vec<u8>>);
+#[derive(Debug, Default)]
+pub struct MemoryStore {
+    /// The rows.
+    pub rows: BTreeMap<Vec<u8>, Vec<u8>>,
+    ranker: Ranker,
+    rankings: Arc<Rankings>,
+}
+
+/// Rankings follow from the rows.
+impl PartialEq for MemoryStore {
+    fn eq(&self, other: &Self) -> bool {
+        self.rows == other.rows
+    }
+}
 
 impl CommitSink for MemoryStore {
     fn put(&mut self, row: &[u8], value: &[u8]) {
-        self.0.insert(row.to_vec(), value.to_vec());
+        self.rows.insert(row.to_vec(), value.to_vec());
     }
 
     fn delete(&mut self, row: &[u8]) {
-        self.0.remove(row);
+        self.rows.remove(row);
+    }
+
+    fn stands(&mut self, table: u8, row: &[u8], stands: Stands) {
+        self.ranker.row_stands(table, row, stands);
     }
 }
 
 impl Backing for MemoryStore {
     fn get(&self, row: &[u8], found: &mut dyn FnMut(&[u8])) -> Result<(), StoreError> {
-        if let Some(value) = self.0.get(row) {
+        if let Some(value) = self.rows.get(row) {
             found(value);
         }
         Ok(())
     }
 
     fn scan(&self, prefix: &[u8], visit: &mut VisitRow<'_>) -> Result<(), StoreError> {
-        let rows = self.0.range(prefix.to_vec()..).take_while(|(row, _)| row.starts_with(prefix));
+        let rows = self.rows.range(prefix.to_vec()..).take_while(|(row, _)| row.starts_with(prefix));
         rows.into_iter().try_for_each(|(row, value)| visit(row, value))
     }
 }
 
 impl Reader for MemoryStore {
     fn get_row(&self, row: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.0.get(row).cloned())
+        Ok(self.rows.get(row).cloned())
     }
 
     fn scan_rows(&self, prefix: &[u8], from: Option<&[u8]>, visit: &mut VisitRowUntil<'_>) -> Result<(), StoreError> {
         let start = from.filter(|from| *from > prefix).unwrap_or(prefix).to_vec();
-        for (row, value) in self.0.range(start..).take_while(|(row, _)| row.starts_with(prefix)) {
+        for (row, value) in self.rows.range(start..).take_while(|(row, _)| row.starts_with(prefix)) {
             if visit(row, value)?.is_break() {
                 break;
             }
         }
         Ok(())
+    }
+
+    fn rankings(&self) -> &Rankings {
+        &self.rankings
     }
 }
 
@@ -134,7 +158,21 @@ impl Harness {
     /// Commits what is applied and then keeps at most `memory_bytes` of clean rows in memory.
     pub fn commit(&mut self, memory_bytes: usize) {
         self.tables.commit(&|_| true, &mut self.store, &mut self.hash);
+        self.store.rankings = self.store.ranker.publish();
         self.tables.evict(memory_bytes);
+    }
+
+    /// The rankings as a restart reads them for this statistic.
+    ///
+    /// # Errors
+    /// [`StoreError`] when a committed row is damaged.
+    pub fn rankings_read_again(&self, statistic: &dyn Statistic) -> Result<Arc<Rankings>, StoreError> {
+        let mut ranker = Ranker::default();
+        statistic.read_rankings(&self.store, &mut |table, app, room, stands| {
+            ranker.room_stands(table, app, room, stands);
+            ControlFlow::Continue(())
+        })?;
+        Ok(ranker.publish())
     }
 
     /// Forgets all memory, as a restart after a commit does.
@@ -155,7 +193,7 @@ impl Harness {
 #[must_use]
 pub fn hash_of(store: &MemoryStore) -> StateHash {
     let mut hash = StateHash::default();
-    for (row, value) in &store.0 {
+    for (row, value) in &store.rows {
         let whole: Vec<u8> = row.iter().chain(value).copied().collect();
         hash.change(0, crate::codec::row_hash(&whole, row.len()));
     }

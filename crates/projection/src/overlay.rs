@@ -14,7 +14,8 @@ use crate::bucket::{BucketOverlay, BucketRef, BucketTable};
 use crate::codec::row_hash;
 use crate::entity::{ENTITIES, Entity};
 use crate::entity_overlay::{EntityOverlay, ErasedColumn, Part};
-use crate::rows::{RowBytes, Rows, decoded_bytes};
+use crate::ranking::Stands;
+use crate::rows::{RowBytes, Rows};
 use crate::table::{Backing, Kind, StoreError, Table, TableDef};
 
 /// Sum of row hashes modulo 2^128.
@@ -40,6 +41,8 @@ pub trait CommitSink {
     fn put(&mut self, row: &[u8], value: &[u8]);
     /// The row is gone.
     fn delete(&mut self, row: &[u8]);
+    /// A row of a ranked table stands here now, and nowhere else.
+    fn stands(&mut self, table: u8, row: &[u8], stands: Stands);
 }
 
 /// An overlay whose table type the runtime does not know.
@@ -61,8 +64,11 @@ pub trait ErasedTable: Any + Send {
     fn dirty_bytes(&self) -> usize;
     /// Whether clean rows can be dropped and read again; else all rows are always in memory.
     fn is_cache(&self) -> bool;
-    /// Drops clean rows that were not used lately until at most `target` bytes are left, as far as possible.
-    fn evict(&mut self, target: usize);
+    /// Moves the clock over one of so many parts of the rows and drops the clean ones that were not used since it came by
+    /// last. A row that was in use is gone after three rounds.
+    fn sweep(&mut self, parts: usize);
+    /// Gives memory back that is free, where it is much.
+    fn shrink(&mut self);
 }
 
 /// The overlay of one plain table.
@@ -98,7 +104,7 @@ impl<T: Table> TableOverlay<T> {
         self.rows.give_back(whole);
         result?;
         let value = decoded.transpose().map_err(|e| StoreError::Damaged { table: T::NAME, problem: e.to_string() })?;
-        Ok(self.rows.add(row, value, committed, decoded_bytes(encoded)))
+        Ok(self.rows.add(row, value, committed, T::MEMORY_PER_BYTE * encoded))
     }
 
     /// The row that is looked for, put in as the caller knows it.
@@ -141,7 +147,7 @@ impl<T: Table> ErasedTable for TableOverlay<T> {
                     hash.change(committed, new);
                     slot.committed = new.into();
                 }
-                self.rows.charge(at, decoded_bytes(whole.len() - row_len));
+                self.rows.charge(at, T::MEMORY_PER_BYTE * (whole.len() - row_len));
             } else {
                 if committed != 0 {
                     sink.delete(slot.row());
@@ -175,11 +181,14 @@ impl<T: Table> ErasedTable for TableOverlay<T> {
         true
     }
 
-    fn evict(&mut self, target: usize) {
-        let mut steps = self.rows.steps();
-        while let Some(at) = self.rows.next_unused(target, &mut steps) {
+    fn sweep(&mut self, parts: usize) {
+        let mut steps = self.rows.part(parts);
+        while let Some(at) = self.rows.next_unused(&mut steps) {
             self.rows.forget(at);
         }
+    }
+
+    fn shrink(&mut self) {
         if self.rows.is_sparse() {
             self.rows.shrink(|_, _| ());
         }
@@ -348,6 +357,10 @@ impl fmt::Debug for Tables {
     }
 }
 
+/// Parts of a clock's round, and rounds after which every clean row is gone.
+const SWEEPS: usize = 64;
+const ROUNDS: usize = 3;
+
 /// Two tables that cannot live in one store.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("tables `{first}` and `{second}` both use the id {id}: give one of them an id of its own")]
@@ -470,20 +483,21 @@ impl Tables {
 
     /// Shrinks the clean rows so that all tables together hold about `target` bytes.
     ///
+    /// The clocks of all tables go round at one pace. If each gave an equal share of its bytes, rows in use would have to
+    /// make room for others of which nobody wants anything any more, as the duplicate window's.
+    ///
     /// What is always in memory takes its part first, but never more than three quarters: rows that many events change
     /// would else be read again after every commit.
     pub fn evict(&mut self, target: usize) {
-        let overlays = self.overlays.iter().map(|(_, overlay)| overlay);
-        let cached: usize = overlays.filter(|overlay| overlay.is_cache()).map(|overlay| overlay.bytes()).sum();
-        let target = target.saturating_sub(self.bytes() - cached).max(target / 4);
-        if cached <= target {
-            return;
+        let is_cache = |(_, overlay): &&(u8, Box<dyn ErasedTable>)| overlay.is_cache();
+        let always: usize = self.bytes() - self.overlays.iter().filter(is_cache).map(|(_, o)| o.bytes()).sum::<usize>();
+        let target = target.saturating_sub(always).max(target / 4);
+        for _ in 0..ROUNDS * SWEEPS {
+            if self.bytes() - always <= target {
+                break;
+            }
+            self.overlays.iter_mut().for_each(|(_, overlay)| overlay.sweep(SWEEPS));
         }
-        let overlays = self.overlays.iter_mut().map(|(_, overlay)| overlay);
-        for overlay in overlays.filter(|overlay| overlay.is_cache()) {
-            // Every table gives the same share; 128-bit so that the product cannot overflow.
-            let share = (overlay.bytes() as u128 * target as u128 / cached as u128) as usize;
-            overlay.evict(share);
-        }
+        self.overlays.iter_mut().for_each(|(_, overlay)| overlay.shrink());
     }
 }

@@ -10,6 +10,7 @@ use serde_json::Value as Json;
 
 use crate::entity::{Entity, part};
 use crate::key::KeyCodec;
+use crate::ranking::Rankings;
 use crate::table::{StoreError, Table};
 
 /// Looks at a row and its value, and says whether to go on.
@@ -28,6 +29,9 @@ pub trait Reader {
     /// # Errors
     /// [`StoreError::Io`] when the store fails; or what `visit` returns.
     fn scan_rows(&self, prefix: &[u8], from: Option<&[u8]>, visit: &mut VisitRowUntil<'_>) -> Result<(), StoreError>;
+
+    /// The rankings of its rooms.
+    fn rankings(&self) -> &Rankings;
 }
 
 /// Typed reads.

@@ -12,12 +12,6 @@ pub(crate) type RowBytes = SmallVec<[u8; 40]>;
 /// Estimated memory of a row beside its slot: the index's entry and what is free in both.
 const ROW_OVERHEAD_BYTES: usize = 24;
 
-/// Estimated memory that a decoded value has beside itself: lists have room for more than they hold, and a number of a
-/// byte or two takes eight.
-pub(crate) fn decoded_bytes(encoded: usize) -> usize {
-    6 * encoded
-}
-
 /// Fewer slots than this are not worth giving back.
 const SLOTS_KEPT: usize = 1_024;
 
@@ -188,10 +182,10 @@ impl<P: Default> Rows<P> {
         payload
     }
 
-    /// The next clean row that was not used lately, while more than `target` bytes are in memory. `steps` bounds the
-    /// search: three rounds are enough for a row that was in use and is packed before it goes.
-    pub(crate) fn next_unused(&mut self, target: usize, steps: &mut usize) -> Option<usize> {
-        while self.bytes > target && *steps > 0 {
+    /// The next clean row that the clock comes by and that was not used since it came by last; it goes `steps` slots on at
+    /// most.
+    pub(crate) fn next_unused(&mut self, steps: &mut usize) -> Option<usize> {
+        while *steps > 0 {
             *steps -= 1;
             self.clock = if self.clock + 1 >= self.slots.len() { 0 } else { self.clock + 1 };
             let slot = &mut self.slots[self.clock];
@@ -212,9 +206,9 @@ impl<P: Default> Rows<P> {
         std::mem::take(&mut self.slots[at].lasting)
     }
 
-    /// Steps that [`Self::next_unused`] needs at most.
-    pub(crate) fn steps(&self) -> usize {
-        self.slots.len() * 3
+    /// Slots in one of so many parts.
+    pub(crate) fn part(&self, parts: usize) -> usize {
+        self.slots.len().div_ceil(parts)
     }
 
     /// Whether most of the slots are free, as they are when a partition has caught up with its log, and no change waits.

@@ -1,11 +1,13 @@
 //! A statistic: its projections and its reads, tied together.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
 use serde_json::{Map, Value as Json};
 
 use crate::projection::Projection;
-use crate::reads::ReadContext;
+use crate::ranking::Stands;
+use crate::reads::{ReadContext, Reader};
 use crate::table::StoreError;
 
 /// One room of a ranking.
@@ -69,6 +71,9 @@ pub struct MinutesPage {
     pub slices: BTreeMap<(i64, i64), Map<String, Json>>,
 }
 
+/// Is told of a ranked room: table, app, name, and where it stands.
+pub type TellStands<'t> = dyn FnMut(u8, u32, &str, Stands) -> ControlFlow<()> + 't;
+
 /// A statistic. The list of statistics is the one place where the program knows of it.
 ///
 /// The reads have defaults that answer nothing: a statistic implements those that it has something to say to, and the
@@ -102,6 +107,15 @@ pub trait Statistic: Send + Sync + 'static {
     /// What rooms can be ranked by here: values of `sort=` of `/v1/rooms`.
     fn room_sorts(&self) -> &'static [&'static str] {
         &[]
+    }
+
+    /// Reads the rooms that stand in rankings from an opened store, those that were active last first, until `stands`
+    /// has as many as it keeps: it is given table, app, name and where the room stands.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store fails.
+    fn read_rankings(&self, _reader: &dyn Reader, _stands: &mut TellStands<'_>) -> Result<(), StoreError> {
+        Ok(())
     }
 
     /// Visits rooms of the partition with their scores, in any order: at least the `keep` best of those that are wanted.

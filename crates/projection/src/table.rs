@@ -4,6 +4,7 @@ use crate::entity::Entity;
 use crate::entity_overlay::{Column, ErasedColumn};
 use crate::key::{KeyCodec, KeyError};
 use crate::overlay::{ErasedTable, TableOverlay};
+use crate::ranking::Stands;
 
 /// A value of a table: any protobuf message of the statistic's own folder under `proto/`.
 pub trait Value: prost::Message + Default + Clone + PartialEq + Send + 'static {}
@@ -22,6 +23,12 @@ pub trait Table: 'static {
     /// What its rows are about, where they lie together with those of other tables about the same. Its keys are that
     /// entity's.
     const ENTITY: Option<Entity> = None;
+    /// Memory that a decoded value has beside itself for each byte that it is encoded in, about: lists have room for more
+    /// than they hold, and a number of a byte or two takes eight.
+    const MEMORY_PER_BYTE: usize = 6;
+    /// Where a row stands in rankings, for tables of rooms that have them: a function of the value alone, called at
+    /// commits.
+    const STANDS: Option<fn(&Self::Value) -> Stands> = None;
 }
 
 /// Declares a plain table: documentation, name, id, name in messages, key (with the lifetime `'a`) and value. Where the

@@ -80,7 +80,7 @@ proptest! {
                     tables.commit(&|_| true, &mut store, &mut hash);
                     committed.clone_from(&model);
                     prop_assert_eq!(hash, hash_of(&store), "what is kept up is what the rows have");
-                    prop_assert_eq!((store.0.len(), tables.dirty_bytes()), (model.len(), 0));
+                    prop_assert_eq!((store.rows.len(), tables.dirty_bytes()), (model.len(), 0));
                 }
                 Step::Discard => {
                     tables.discard(&store).expect("works");

@@ -153,7 +153,7 @@ proptest! {
                     }
                     prop_assert_eq!(hash, hash_of(&store), "what is kept up is what the rows have");
                     let rows: BTreeSet<(bool, u32)> = model.keys().map(|&(table, key)| (table == 0, key)).collect();
-                    prop_assert_eq!(store.0.len(), rows.len());
+                    prop_assert_eq!(store.rows.len(), rows.len());
                     let mut found = read::<Own>(&store, 0);
                     found.extend(read::<First>(&store, 1));
                     found.extend(read::<Second>(&store, 2));
@@ -231,10 +231,10 @@ fn parts_lie_in_the_order_of_their_tables() {
             tables.commit(&|_| true, &mut store, &mut hash);
             tables.discard(&store).expect("works");
         }
-        store
+        store.rows
     });
     assert_eq!(stores[0], stores[1]);
-    assert_eq!(stores[0].0.values().collect::<Vec<_>>(), [&[201, 2, 8, 4, 202, 2, 8, 3]]);
+    assert_eq!(stores[0].values().collect::<Vec<_>>(), [&[201, 2, 8, 4, 202, 2, 8, 3]]);
 }
 
 #[test]
@@ -244,7 +244,7 @@ fn rows_that_cannot_be_read_are_errors() {
         let (mut store, mut hash) = (MemoryStore::default(), StateHash::default());
         *tables.table::<First>(&store).expect("declared").entry(&(7, ACCOUNT)).expect("works") = 3;
         tables.commit(&|_| true, &mut store, &mut hash);
-        store.0.into_keys().next().expect("one row")
+        store.rows.into_keys().next().expect("one row")
     };
     for (value, problem) in [
         (vec![202, 9, 8, 4], "longer than the row"),
@@ -252,7 +252,8 @@ fn rows_that_cannot_be_read_are_errors() {
         (vec![201, 2, 8, 4], "which no projection declares"),
         (vec![202, 1, 8], "damaged row"),
     ] {
-        let store = MemoryStore(BTreeMap::from([(key.clone(), value)]));
+        let mut store = MemoryStore::default();
+        store.rows.insert(key.clone(), value);
         let mut tables = Tables::new(&[TableDef::of::<First>()]).expect("an id of its own");
         let mut rows = tables.table::<First>(&store).expect("declared");
         let error = rows.get(&(7, ACCOUNT)).expect_err("damaged").to_string();

@@ -1,5 +1,7 @@
 //! A room's sums, by half-life of event time, and what they are worth.
 
+use barrage_projection::{Stand, Stands};
+
 use crate::fixed::{log_two, power_of_two};
 use crate::generation::Slot;
 use crate::proto::{Epoch, Generation, Generations, Room};
@@ -25,8 +27,6 @@ pub(crate) enum List {
     Recommended = 1,
 }
 
-/// Bits of a logarithm that make a place of the index: 64ths of a half-life.
-pub(crate) const PLACE_BITS: u32 = 6;
 /// Bits of a logarithm behind the point.
 pub(crate) const LOG_BITS: u32 = 32;
 
@@ -61,6 +61,26 @@ pub(crate) enum Way {
 }
 
 impl Room {
+    /// The room's epochs are those of this generation from now on.
+    pub(crate) fn begin(&mut self, generation: &Generation) {
+        (self.generation, self.half_life_ms) = (generation.number, generation.half_life_ms);
+    }
+
+    /// Whether it is ranked: something has happened in it. One that was disbanded is not recommended until something
+    /// happens in it again.
+    pub(crate) fn is_listed(&self, list: List) -> bool {
+        self.newest_ms > if list == List::Recommended { self.destroyed_ms } else { 0 }
+    }
+
+    /// Where it stands in the lists of its generation.
+    pub(crate) fn stands(&self) -> Stands {
+        let generation = Generation { number: self.generation, half_life_ms: self.half_life_ms, since_ms: 0 };
+        let lists = [List::Heat, List::Recommended].into_iter().filter(|&list| self.is_listed(list));
+        lists
+            .map(|list| Stand { list: list as u8, generation: self.generation, score: self.log(&generation, list) })
+            .collect()
+    }
+
     pub(crate) fn newest_epoch(&self) -> u64 {
         let carried = self.carried.map_or(0, |carried| carried.number);
         self.epochs.last().map_or(carried, |newest| newest.number.max(carried))
@@ -135,16 +155,16 @@ impl Room {
         whole
     }
 
-    /// The logarithm of the room's sum, in half-lives with `bits` bits behind the point. Time does not change it.
-    pub(crate) fn log(&self, generation: &Generation, list: List, bits: u32) -> u64 {
-        let log = log_two(self.whole(generation, list), bits);
-        log.map_or(0, |log| (self.newest_epoch() << bits).saturating_add(log))
+    /// The logarithm of the room's sum, in half-lives with 32 bits behind the point. Time does not change it.
+    pub(crate) fn log(&self, generation: &Generation, list: List) -> u64 {
+        let log = log_two(self.whole(generation, list));
+        log.map_or(0, |log| (self.newest_epoch() << LOG_BITS).saturating_add(log))
     }
 
     /// What the room is worth at a time, thousandths of a point, rounded. A time before its newest epoch is taken as the
     /// beginning of that: what is still to come is not worth more for it.
     pub(crate) fn score(&self, generation: &Generation, list: List, at_ms: i64) -> u64 {
-        let log = self.log(generation, list, LOG_BITS);
+        let log = self.log(generation, list);
         if log == 0 {
             return 0;
         }
@@ -175,7 +195,7 @@ impl Room {
         for pair in known.windows(2) {
             self.carry(&pair[0], &pair[1]);
         }
-        self.generation = current.number;
+        self.begin(&current);
         Some(current)
     }
 

@@ -32,7 +32,7 @@ pub mod proto {
     include!(concat!(env!("OUT_DIR"), "/barrage.room_heat.v1.rs"));
 }
 
-use barrage_projection::{Projection, RankQuery, RankedRoom, ReadContext, Statistic, StoreError};
+use barrage_projection::{Projection, RankQuery, RankedRoom, ReadContext, Reader, Statistic, StoreError, TellStands};
 use serde_json::{Map, Value as Json};
 
 pub use projection::RoomHeats;
@@ -47,7 +47,7 @@ impl Statistic for RoomHeat {
     }
 
     fn state_version(&self) -> u32 {
-        1
+        2
     }
 
     fn projections(&self) -> Vec<Box<dyn Projection>> {
@@ -56,6 +56,10 @@ impl Statistic for RoomHeat {
 
     fn room(&self, cx: &ReadContext<'_>, room: &str, out: &mut Map<String, Json>) -> Result<bool, StoreError> {
         reads::room(cx, room, out)
+    }
+
+    fn read_rankings(&self, reader: &dyn Reader, stands: &mut TellStands<'_>) -> Result<(), StoreError> {
+        reads::read_rankings(reader, stands)
     }
 
     fn room_sorts(&self) -> &'static [&'static str] {

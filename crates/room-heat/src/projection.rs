@@ -7,11 +7,11 @@ use barrage_like_tallies::tables::{Combos, Rooms as Tallies};
 use barrage_like_tallies::{Gift, Happening, What, like_second};
 use barrage_projection::{ApplyError, Context, Projection, StoreError, TableDef};
 
-use crate::epochs::{List, PLACE_BITS, Way};
+use crate::epochs::Way;
 use crate::generation;
 use crate::points::{self, Who};
-use crate::proto::{ComboHeat, Generation, Place, Room};
-use crate::tables::{Accounts, ComboHeats, Generations, Index, Rooms};
+use crate::proto::{ComboHeat, Generation, Recent as RecentRow, Room};
+use crate::tables::{Accounts, ComboHeats, Generations, Recent, Rooms};
 
 /// Heat of rooms.
 #[derive(Debug, Clone, Copy, Default)]
@@ -32,7 +32,7 @@ impl Projection for RoomHeats {
             TableDef::buckets::<Combos>(),
             TableDef::of::<Generations>(),
             TableDef::of::<Rooms>(),
-            TableDef::of::<Index>(),
+            TableDef::of::<Recent>(),
             TableDef::buckets::<Accounts>(),
             TableDef::buckets::<ComboHeats>(),
         ]
@@ -61,18 +61,17 @@ impl Projection for RoomHeats {
         let key = (record.app, group_id);
         // Taken out while the event is applied, because other tables are changed through the same context.
         let mut room = std::mem::take(cx.table::<Rooms>()?.entry(&key)?);
-        let before = Places::of(&room);
+        let before_ms = room.newest_ms;
         let result = (|| {
             if room.generation == 0 {
-                room.generation = generation.number;
+                room.begin(&generation);
             } else if room.generation != generation.number {
                 let generations = cx.table::<Generations>()?.get(&())?.cloned().unwrap_or_default();
                 room.carry_over(&generations);
             }
             room.fresh_ms = cx.rules.heat.fresh_ms;
             Update { cx, room: &mut room, generation, record, group_id }.apply()?;
-            let after = room.find_places(&generation);
-            before.replace_by(&after, cx, key)
+            keep_recent(cx, key, before_ms, room.newest_ms)
         })();
         *cx.table::<Rooms>()?.entry(&key)? = room;
         Ok(result?)
@@ -206,53 +205,28 @@ fn worth(amount: u64, weight: u64) -> u128 {
     u128::from(amount) * u128::from(weight)
 }
 
-/// Where a room stands in the indexes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Places {
-    generation: u32,
-    heat: Option<u64>,
-    recommended: Option<u64>,
+/// Hours are counted down from here, so that the last one comes first: the year 2106 in seconds, never reached.
+const HOURS: u32 = u32::MAX;
+const HOUR_MS: i64 = 3_600_000;
+
+/// Key of a room's row among the recent ones; `None` before anything has happened in it.
+fn recent_key((app, room): (u32, &str), newest_ms: i64) -> Option<(u32, u32, &str)> {
+    let hour = u32::try_from(newest_ms.max(0) / HOUR_MS).unwrap_or(u32::MAX);
+    (newest_ms > 0).then_some((HOURS - hour, app, room))
 }
 
-impl Places {
-    fn of(room: &Room) -> Self {
-        Self { generation: room.generation, heat: room.heat_place, recommended: room.recommended_place }
+/// Rewrites a room's row among the recent ones when its hour is another one now.
+fn keep_recent(cx: &mut Context<'_>, key: (u32, &str), before_ms: i64, after_ms: i64) -> Result<(), StoreError> {
+    let (before, after) = (recent_key(key, before_ms), recent_key(key, after_ms));
+    if before == after {
+        return Ok(());
     }
-
-    /// Rewrites the rows of the indexes that are others now.
-    fn replace_by(&self, after: &Self, cx: &mut Context<'_>, (app, room): (u32, &str)) -> Result<(), StoreError> {
-        for (list, from, to) in
-            [(List::Heat, self.heat, after.heat), (List::Recommended, self.recommended, after.recommended)]
-        {
-            if (self.generation, from) == (after.generation, to) {
-                continue;
-            }
-            if let Some(place) = from {
-                // For the same reason the old one is there. It is seldom in memory: asking for it was a fifth of what a
-                // record costs where rooms and accounts are too many for the overlay.
-                let key = index_key(app, list, self.generation, place, room);
-                cx.table::<Index>()?.remove_known(&key, &Place::default())?;
-            }
-            if let Some(place) = to {
-                // The room's row tells every place it has, so this one is new.
-                cx.table::<Index>()?.entry_known_new(&index_key(app, list, after.generation, place, room))?;
-            }
-        }
-        Ok(())
+    if let Some(before) = before {
+        // The room's row tells that it is there. Asking for what is seldom in memory would cost more than the rest.
+        cx.table::<Recent>()?.remove_known(&before, &RecentRow::default())?;
     }
-}
-
-/// The key of a room's row in an index: the highest place comes first.
-pub(crate) fn index_key(app: u32, list: List, generation: u32, place: u64, room: &str) -> (u32, u8, u32, u64, &str) {
-    (app, list as u8, generation, u64::MAX - place, room)
-}
-
-impl Room {
-    /// Computes its places. A room that was disbanded is not recommended until something happens in it again.
-    fn find_places(&mut self, generation: &Generation) -> Places {
-        self.heat_place = Some(self.log(generation, List::Heat, PLACE_BITS));
-        let listed = self.newest_ms > self.destroyed_ms;
-        self.recommended_place = listed.then(|| self.log(generation, List::Recommended, PLACE_BITS));
-        Places::of(self)
+    if let Some(after) = after {
+        cx.table::<Recent>()?.entry_known_new(&after)?;
     }
+    Ok(())
 }

@@ -4,16 +4,15 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::ops::ControlFlow;
 
-use barrage_projection::{RankQuery, RankedRoom, ReadContext, ReaderExt as _, StoreError, json};
+use barrage_projection::{
+    ListId, RankList, RankQuery, RankedRoom, ReadContext, Reader, ReaderExt as _, StoreError, Table as _, TellStands,
+    json,
+};
 use serde_json::{Map, Value as Json};
 
-use crate::epochs::{LOG_BITS, List, PLACE_BITS};
-use crate::projection::index_key;
+use crate::epochs::{LOG_BITS, List};
 use crate::proto::{Generation, Generations as GenerationsRow, Heat, Room};
-use crate::tables::{Generations, Index, Rooms};
-
-/// Bits of a logarithm that its place in the index does not tell.
-const REST_BITS: u32 = LOG_BITS - PLACE_BITS;
+use crate::tables::{Generations, Recent, Rooms};
 
 /// How far a carried room may be from where its generation's shift says, because its sum was rounded: 2^-12 half-lives.
 const SHIFT_SLACK: i64 = 1 << 20;
@@ -47,7 +46,7 @@ pub(crate) fn room(cx: &ReadContext<'_>, room: &str, out: &mut Map<String, Json>
     Ok(found.is_some())
 }
 
-/// Visits the best rooms, and a few more: those of the last place of the index that may hold one of them.
+/// Visits the best rooms, and a few more of generations before the one in force.
 ///
 /// The score is the logarithm of the room's sum, which is the same at every time: so is the order of rooms, and a page
 /// goes on where the one before ended, however long ago that was.
@@ -88,30 +87,40 @@ fn with_shifts(
 pub(crate) fn room_score(cx: &ReadContext<'_>, sort: &str, room: &str) -> Result<Option<u64>, StoreError> {
     let list = list_of(sort);
     let found = row(cx, &generations(cx)?, room)?;
-    let listed = found.filter(|(row, _)| list == List::Heat || row.recommended_place.is_some());
-    Ok(listed.map(|(row, generation)| row.log(&generation, list, LOG_BITS)))
+    let listed = found.filter(|(row, _)| row.is_listed(list));
+    Ok(listed.map(|(row, generation)| row.log(&generation, list)))
 }
 
-/// Counts the rooms before a place. The index tells it of nearly all of them; rooms are read only where their place in it
-/// is the one that is asked about, and those of generations before the one in force.
+/// The list of a generation.
+fn list_in<'r>(cx: &ReadContext<'r>, list: List, generation: &Generation) -> Option<&'r RankList> {
+    cx.reader.rankings().list(ListId { table: Rooms::ID, app: cx.app, list: list as u8, generation: generation.number })
+}
+
+/// Counts the rooms before a place. Rooms are read only where they are of a generation before the one in force, and
+/// their shift does not tell on which side of the place they are.
 pub(crate) fn rooms_before(cx: &ReadContext<'_>, sort: &str, (score, name): (u64, &str)) -> Result<u64, StoreError> {
     let list = list_of(sort);
     let generations = generations(cx)?;
     let mut before = 0;
     with_shifts(&generations, |generation, shift| {
-        cx.reader.try_scan_from::<Index>(&(cx.app, list as u8, generation.number), None, |(.., inverted, room), _| {
-            let (lowest, highest) = bounds(u64::MAX - inverted, shift);
+        let Some(ranked) = list_in(cx, list, generation) else { return Ok(()) };
+        let Some(shift) = shift else {
+            before += ranked.before(score, name) as u64;
+            return Ok(());
+        };
+        for (own, room) in ranked.behind(None) {
+            let (lowest, highest) = carried_bounds(own, shift);
             if highest < score {
-                return Ok(ControlFlow::Break(()));
+                break;
             }
-            if shift.is_none() && lowest > score {
-                before += 1;
-                return Ok(ControlFlow::Continue(()));
-            }
-            let own = row(cx, &generations, room)?.map(|(row, generation)| row.log(&generation, list, LOG_BITS));
-            before += u64::from(own.is_some_and(|own| own > score || own == score && room < name));
-            Ok(ControlFlow::Continue(()))
-        })
+            before += u64::from(if lowest > score {
+                true
+            } else {
+                let own = row(cx, &generations, room)?.map(|(row, generation)| row.log(&generation, list));
+                own.is_some_and(|own| own > score || own == score && room < name)
+            });
+        }
+        Ok(())
     })?;
     Ok(before)
 }
@@ -127,47 +136,53 @@ struct Ranking<'a, 'r> {
 }
 
 impl Ranking<'_, '_> {
-    /// Walks down one generation of the index until no room of it can be among the best. Rooms of one before the one in
-    /// force are carried over when they are read; `shift` tells by how much that moves them.
+    /// Walks down one generation's list until no room of it can be among the best. Rooms of one before the one in force
+    /// are carried over when they are read; `shift` tells by how much that moves them.
     fn scan(&mut self, generation: &Generation, shift: Option<i64>) -> Result<(), StoreError> {
-        let (cx, app) = (self.cx, self.cx.app);
-        let (list, number) = (self.list, generation.number);
-        // Rooms before the page need not be walked over, where the index is in order of the scores.
-        let from = self.query.after.filter(|_| shift.is_none()).map(|(score, _)| score >> REST_BITS);
-        let from = from.map(|place| index_key(app, list, number, place, ""));
-        cx.reader.try_scan_from::<Index>(&(app, list as u8, number), from.as_ref(), |(.., inverted, room), _| {
-            let (lowest, highest) = bounds(u64::MAX - inverted, shift);
+        let Some(ranked) = list_in(self.cx, self.list, generation) else { return Ok(()) };
+        // Rooms before the page need not be walked over, where the list is in order of the scores.
+        for (own, room) in ranked.behind(self.query.after.filter(|_| shift.is_none())) {
+            let (lowest, highest) = shift.map_or((own, own), |shift| carried_bounds(own, shift));
             let worst = self.best.peek().filter(|_| self.best.len() >= self.query.keep);
             let least = worst.map_or(self.query.score_min, |Reverse(worst)| self.query.score_min.max(*worst));
-            if self.query.keep == 0 || highest < least {
-                return Ok(ControlFlow::Break(()));
+            if self.query.keep == 0 || highest < least || shift.is_none() && self.best.len() >= self.query.keep {
+                break;
             }
-            if self.query.after.is_none_or(|(score, _)| lowest <= score) {
-                self.offer(room)?;
+            if shift.is_none() {
+                self.offer(room, own);
+            } else if self.query.after.is_none_or(|(score, _)| lowest <= score)
+                && let Some((row, generation)) = row(self.cx, self.generations, room)?
+            {
+                self.offer(room, row.log(&generation, self.list));
             }
-            Ok(ControlFlow::Continue(()))
-        })
+        }
+        Ok(())
     }
 
-    fn offer(&mut self, room: &str) -> Result<(), StoreError> {
-        let Some((row, generation)) = row(self.cx, self.generations, room)? else { return Ok(()) };
-        let ranked = RankedRoom { room: room.to_owned(), score: row.log(&generation, self.list, LOG_BITS) };
+    fn offer(&mut self, room: &str, score: u64) {
+        let ranked = RankedRoom { room: room.to_owned(), score };
         if self.query.wants(&ranked) {
-            self.best.push(Reverse(ranked.score));
+            self.best.push(Reverse(score));
             if self.best.len() > self.query.keep {
                 self.best.pop();
             }
             (self.visit)(ranked);
         }
-        Ok(())
     }
 }
 
-/// The lowest and the highest score of rooms in a place of the index.
-fn bounds(place: u64, shift: Option<i64>) -> (u64, u64) {
-    let (lowest, highest) = (place << REST_BITS, (place << REST_BITS) | ((1 << REST_BITS) - 1));
-    let Some(shift) = shift else { return (lowest, highest) };
-    let moved = |score: u64, slack: i64| score.saturating_add_signed(shift.saturating_add(slack));
-    let (lowest, highest) = (moved(lowest, -SHIFT_SLACK), moved(highest, SHIFT_SLACK));
+/// The lowest and the highest score that a room of a generation before the one in force has when it is carried over.
+fn carried_bounds(own: u64, shift: i64) -> (u64, u64) {
+    let moved = |slack: i64| own.saturating_add_signed(shift.saturating_add(slack));
+    let (lowest, highest) = (moved(-SHIFT_SLACK), moved(SHIFT_SLACK));
     (if highest < CARRIED_FROM { 0 } else { lowest }, highest)
+}
+
+/// Reads the rankings again, from the rooms of the last hours on.
+pub(crate) fn read_rankings(reader: &dyn Reader, stands: &mut TellStands<'_>) -> Result<(), StoreError> {
+    reader.try_scan_from::<Recent>(&(), None, |(_, app, room), _| {
+        let row = reader.get::<Rooms>(&(app, room))?;
+        let listed = row.map(|row| row.stands()).filter(|stands| !stands.is_empty());
+        Ok(listed.map_or(ControlFlow::Continue(()), |listed| stands(Rooms::ID, app, room, listed)))
+    })
 }

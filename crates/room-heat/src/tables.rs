@@ -1,6 +1,6 @@
-//! The tables. Ids 64 to 71 are this statistic's.
+//! The tables. Ids 64 to 71 are this statistic's; 66 was an index of rooms.
 
-use barrage_projection::{BucketTable, table};
+use barrage_projection::{BucketTable, Entity, Stands, Table, table};
 
 use crate::proto;
 
@@ -9,13 +9,22 @@ table!(
     Generations, 64, "room_heat.generations", (), proto::Generations
 );
 table!(
-    /// Rooms: app, `GroupId`.
-    Rooms, 65, "room_heat.rooms", of Room, proto::Room
+    /// Rooms by the hour of their newest event, the last hour first: hours left until the last one there is, app,
+    /// `GroupId`. From it the rankings are read again.
+    Recent, 69, "room_heat.recent", (u32, u32, &'a str), proto::Recent
 );
-table!(
-    /// Rooms in the order of their heat: app, list, generation, place counted from the top, `GroupId`.
-    Index, 66, "room_heat.index", (u32, u8, u32, u64, &'a str), proto::Place
-);
+
+/// Rooms: app, `GroupId`. They are ranked by heat and by what they are recommended by.
+#[derive(Debug)]
+pub struct Rooms;
+impl Table for Rooms {
+    const ID: u8 = 65;
+    const NAME: &'static str = "room_heat.rooms";
+    type Key<'a> = (u32, &'a str);
+    type Value = proto::Room;
+    const ENTITY: Option<Entity> = Some(Entity::Room);
+    const STANDS: Option<fn(&proto::Room) -> Stands> = Some(proto::Room::stands);
+}
 
 /// What accounts added to rooms in epochs that are not over for good, by the minute in which they end.
 #[derive(Debug)]

@@ -8,13 +8,13 @@ use barrage_projection::{RankQuery, ReaderExt as _};
 use barrage_room_heat::tables::{Generations, Rooms};
 use prost::Message as _;
 
-use common::{APP, What, check_index, happen, heat, new, ranked, record, rooms_name};
+use common::{APP, What, check_rankings, happen, heat, new, ranked, record, rooms_name};
 
 const MINUTE_MS: i64 = 60_000;
 
 fn order(harness: &mut barrage_projection::memory::Harness, sort: &str, at: i64) -> Vec<String> {
     harness.commit(usize::MAX);
-    check_index(&harness.store);
+    check_rankings(harness);
     let found = ranked(&harness.store, RankQuery { keep: 100, ..RankQuery::all(sort) }, at);
     found.into_iter().map(|room| room.room).collect()
 }
@@ -123,7 +123,7 @@ fn half_lives_that_change_all_the_time_stay_bounded() {
     assert_eq!(heat(&mut harness, 2, 0).0, 200_000);
     happen(&mut harness, 1, 1, 0, &What::Text);
     assert_eq!(heat(&mut harness, 1, 0).0, 1_000);
-    check_index(&harness.store);
+    check_rankings(&harness);
 }
 
 #[test]

@@ -5,7 +5,7 @@
 use std::ops::Range;
 
 use barrage_projection::codec::row_hash;
-use barrage_projection::{StateHash, TableDef, table};
+use barrage_projection::{StateHash, Table, TableDef, table};
 use prost::Message as _;
 
 use crate::proto;
@@ -60,10 +60,17 @@ fn hash_from(bytes: &[u8]) -> u128 {
     bytes.try_into().map_or(0, u128::from_le_bytes)
 }
 
-table!(
-    /// Identities of records by minute of `received_at`, shard and block: the duplicate window.
-    IdentityBlocks, 2, "runtime.identity_blocks", (u32, u8, u32), proto::IdentityBlock
-);
+/// Identities of records by minute of `received_at`, shard and block: the duplicate window.
+#[derive(Debug)]
+pub struct IdentityBlocks;
+impl Table for IdentityBlocks {
+    const ID: u8 = 2;
+    const NAME: &'static str = "runtime.identity_blocks";
+    type Key<'a> = (u32, u8, u32);
+    type Value = proto::IdentityBlock;
+    // One run of bytes, which grows by halves of itself.
+    const MEMORY_PER_BYTE: usize = 2;
+}
 
 table!(
     /// What the duplicate window knows of each minute.

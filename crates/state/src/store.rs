@@ -4,9 +4,12 @@ use std::cell::RefCell;
 use std::fmt;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use barrage_projection::codec::row_hash;
-use barrage_projection::{Backing, CommitSink, Entity, Reader, StateHash, StoreError, VisitRow, VisitRowUntil};
+use barrage_projection::{
+    Backing, CommitSink, Entity, Ranker, Rankings, Reader, Stands, StateHash, StoreError, VisitRow, VisitRowUntil,
+};
 use prost::Message as _;
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{DB, DBPinnableSlice, Direction, IteratorMode, ReadOptions, WriteBatch, WriteOptions};
@@ -22,6 +25,17 @@ pub struct Store {
     wal: bool,
     /// Made once, not for every lookup.
     reads: ReadOptions,
+    /// What reads see of its rankings; nothing while they are not kept.
+    rankings: RwLock<Option<Ranked>>,
+    ranker: Mutex<Ranker>,
+}
+
+/// The rankings of a commit.
+#[derive(Clone)]
+struct Ranked {
+    /// [`Meta::next_offset`] of the commit.
+    next_offset: u64,
+    rankings: Arc<Rankings>,
 }
 
 impl fmt::Debug for Store {
@@ -39,7 +53,14 @@ impl Store {
         std::fs::create_dir_all(dir).map_err(|source| StateError::File { path: dir.display().to_string(), source })?;
         let db = DB::open(&env.db_options(), dir)
             .map_err(|source| StateError::Rocks { dir: dir.display().to_string(), source })?;
-        Ok(Self { db, dir: dir.to_owned(), wal: env.options().wal, reads: ReadOptions::default() })
+        Ok(Self {
+            db,
+            dir: dir.to_owned(),
+            wal: env.options().wal,
+            reads: ReadOptions::default(),
+            rankings: RwLock::default(),
+            ranker: Mutex::default(),
+        })
     }
 
     /// Opens the store in `dir` without changing it; another process may have it open.
@@ -49,7 +70,14 @@ impl Store {
     pub fn open_read_only(dir: &Path) -> Result<Self, StateError> {
         let db = DB::open_for_read_only(&rocksdb::Options::default(), dir, false)
             .map_err(|source| StateError::Rocks { dir: dir.display().to_string(), source })?;
-        Ok(Self { db, dir: dir.to_owned(), wal: true, reads: ReadOptions::default() })
+        Ok(Self {
+            db,
+            dir: dir.to_owned(),
+            wal: true,
+            reads: ReadOptions::default(),
+            rankings: RwLock::default(),
+            ranker: Mutex::default(),
+        })
     }
 
     /// Its directory.
@@ -88,7 +116,37 @@ impl Store {
         options.disable_wal(!self.wal);
         let result = self.db.write_opt(std::mem::take(&mut changes.batch), &options);
         changes.rows = 0;
-        result.map_err(|source| self.rocks(source))
+        let stands = changes.stands.drain(..);
+        result.map_err(|source| self.rocks(source))?;
+        // Reads that come between the write and this wait for it, so it is done before the next commit's rows are sought.
+        if self.rankings.read().unwrap_or_else(PoisonError::into_inner).is_some() {
+            let mut ranker = self.ranker.lock().unwrap_or_else(PoisonError::into_inner);
+            for (table, row, stands) in stands {
+                ranker.row_stands(table, &row, stands);
+            }
+            self.publish_rankings(&mut ranker, meta.next_offset);
+        }
+        Ok(())
+    }
+
+    /// Keeps the rankings up from here on. `read` puts in what the committed rows say.
+    ///
+    /// # Errors
+    /// What `read` returns, and [`StateError`] when the store cannot be read.
+    pub fn keep_rankings<E: From<StateError>>(
+        &self,
+        read: impl FnOnce(&Snapshot<'_>, &mut Ranker) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut ranker = self.ranker.lock().unwrap_or_else(PoisonError::into_inner);
+        let next_offset = self.read(|snapshot| read(snapshot, &mut ranker).map(|()| snapshot.meta().next_offset))?;
+        self.publish_rankings(&mut ranker, next_offset?);
+        Ok(())
+    }
+
+    fn publish_rankings(&self, ranker: &mut Ranker, next_offset: u64) {
+        let rankings = ranker.publish();
+        let ranked = Some(Ranked { next_offset, rankings });
+        *self.rankings.write().unwrap_or_else(PoisonError::into_inner) = ranked;
     }
 
     /// Writes everything in memory to files.
@@ -104,10 +162,20 @@ impl Store {
     /// # Errors
     /// [`StateError`] when the snapshot's meta row cannot be read.
     pub fn read<R>(&self, f: impl FnOnce(&Snapshot<'_>) -> R) -> Result<R, StateError> {
-        let snapshot = self.db.snapshot();
-        let bytes = snapshot.get(META_ROW).map_err(|source| self.rocks(source))?;
-        let meta = bytes.map(|bytes| self.decode_meta(&bytes)).transpose()?.unwrap_or_default();
-        Ok(f(&Snapshot { snapshot, meta, last: RefCell::default() }))
+        loop {
+            // First, so that they are never newer than the snapshot.
+            let ranked = self.rankings.read().unwrap_or_else(PoisonError::into_inner).clone();
+            let snapshot = self.db.snapshot();
+            let bytes = snapshot.get(META_ROW).map_err(|source| self.rocks(source))?;
+            let meta = bytes.map(|bytes| self.decode_meta(&bytes)).transpose()?.unwrap_or_default();
+            if ranked.as_ref().is_some_and(|ranked| ranked.next_offset != meta.next_offset) {
+                // A commit is between its rows and its rankings: not for long, nothing that waits comes between them.
+                std::thread::yield_now();
+                continue;
+            }
+            let rankings = ranked.map(|ranked| ranked.rankings).unwrap_or_default();
+            return Ok(f(&Snapshot { snapshot, meta, rankings, last: RefCell::default() }));
+        }
     }
 
     /// Makes a copy of the committed state in `dir`, which must not exist: table files are hard links where the file
@@ -213,6 +281,8 @@ fn walk(
 pub struct Changes {
     batch: WriteBatch,
     rows: usize,
+    /// Where rows stand in rankings: table, row, places.
+    stands: Vec<(u8, Box<[u8]>, Stands)>,
 }
 
 impl fmt::Debug for Changes {
@@ -245,12 +315,17 @@ impl CommitSink for Changes {
         self.batch.delete(row);
         self.rows += 1;
     }
+
+    fn stands(&mut self, table: u8, row: &[u8], stands: Stands) {
+        self.stands.push((table, row.into(), stands));
+    }
 }
 
 /// One committed state of a store, for reads.
 pub struct Snapshot<'s> {
     snapshot: rocksdb::Snapshot<'s>,
     meta: Meta,
+    rankings: Arc<Rankings>,
     /// The entity's row that was read last: each statistic asks for its part of it in turn.
     last: RefCell<Option<LastRow>>,
 }
@@ -294,5 +369,9 @@ impl Reader for Snapshot<'_> {
         let start = from.filter(|from| *from > prefix).unwrap_or(prefix);
         let mode = IteratorMode::From(start, Direction::Forward);
         walk(self.snapshot.iterator_opt(mode, scan_options(prefix)), visit)
+    }
+
+    fn rankings(&self) -> &Rankings {
+        &self.rankings
     }
 }

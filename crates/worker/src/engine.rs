@@ -207,6 +207,7 @@ impl Engine {
         if fitness == Fitness::Fits {
             engine.reload()?;
             engine.check_log(log, &dir.path)?;
+            engine.read_rankings()?;
         }
         Ok((engine, fitness))
     }
@@ -220,6 +221,19 @@ impl Engine {
         self.rules = RulesInForce::load(&mut self.tables, backing)?;
         self.effects.clear();
         Ok(self.outgoing.again(&mut self.tables, backing)?)
+    }
+
+    /// Rankings are in no row: they are read again from those of the rooms that were active last.
+    fn read_rankings(&self) -> Result<(), Stop> {
+        self.store.keep_rankings(|snapshot, ranker| {
+            for statistic in self.statistics.iter() {
+                statistic.read_rankings(snapshot, &mut |table, app, room, stands| {
+                    ranker.room_stands(table, app, room, stands);
+                    if ranker.is_full() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                })?;
+            }
+            Ok(())
+        })
     }
 
     /// The record before the next one has to be the one that the store saw.

@@ -32,7 +32,7 @@ pub struct WorkerOptions {
     pub threads: usize,
     /// Longest time between an event and its commit, ms. Default 100 ms: reads see committed state only.
     pub commit_interval: Duration,
-    /// Memory for rows in use, bytes, shared by all partitions. Default 128 MiB.
+    /// Memory for rows in use, bytes, shared by all partitions. Default 160 MiB.
     pub overlay_bytes: usize,
     /// How long the store of a partition that was taken away stays open in case it comes back, 0 s to minutes. Default
     /// 30 s. It costs the memory of its rows, so it is bounded.
@@ -64,7 +64,7 @@ impl WorkerOptions {
             data_dir,
             threads: std::thread::available_parallelism().map_or(2, usize::from),
             commit_interval: Duration::from_millis(100),
-            overlay_bytes: 128 << 20,
+            overlay_bytes: 160 << 20,
             park: Duration::from_secs(30),
             snapshots: None,
             state: StateOptions::default(),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use barrage_event::rules::RuleSet;
 use barrage_event::{Offset, Partition, Position};
 use barrage_log::EventLog;
-use barrage_projection::{Reader, Statistic, StoreError, VisitRowUntil};
+use barrage_projection::{Rankings, Reader, Statistic, StoreError, VisitRowUntil};
 use barrage_state::runtime::DeadLetters;
 use barrage_state::{Meta, StateError};
 
@@ -166,6 +166,10 @@ impl Reader for Snapshot<'_> {
 
     fn scan_rows(&self, prefix: &[u8], from: Option<&[u8]>, visit: &mut VisitRowUntil<'_>) -> Result<(), StoreError> {
         self.inner.scan_rows(prefix, from, visit)
+    }
+
+    fn rankings(&self) -> &Rankings {
+        self.inner.rankings()
     }
 }
 

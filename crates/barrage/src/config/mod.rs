@@ -113,7 +113,7 @@ pub struct WorkerSection {
     /// Longest time between two commits, in ms, 1 to 10,000. Default 100. Reads see committed numbers only, so this is
     /// how old they may be.
     pub commit_interval_ms: u64,
-    /// Memory for rows in use of all partitions together, in bytes, 1 MiB to 1 TiB. Default 134,217,728 (128 MiB). A row
+    /// Memory for rows in use of all partitions together, in bytes, 1 MiB to 1 TiB. Default 167,772,160 (160 MiB). A row
     /// in it is touched without a read of the store.
     pub overlay_bytes: usize,
     /// Memory for the stores' block cache and write buffers of all partitions together, in bytes, 8 MiB to 1 TiB.
@@ -132,7 +132,7 @@ impl Default for WorkerSection {
         Self {
             threads: 0,
             commit_interval_ms: 100,
-            overlay_bytes: 128 << 20,
+            overlay_bytes: 160 << 20,
             cache_bytes: state.memory_bytes,
             wal: state.wal,
             background_threads: 2,

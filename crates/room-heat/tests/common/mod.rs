@@ -2,12 +2,16 @@
 
 #![allow(dead_code, reason = "every test file uses some of it")]
 
+use std::cmp::Reverse;
+
 use barrage_event::rules::RuleSet;
 use barrage_event::{EnvelopeView, proto as wire};
 use barrage_like_tallies::RoomTallies;
 use barrage_projection::memory::{Harness, MemoryStore};
-use barrage_projection::{RankQuery, RankedRoom, ReadContext, Reader, ReaderExt as _, Statistic as _};
-use barrage_room_heat::tables::{Index, Rooms};
+use barrage_projection::{
+    ListId, RankList, RankQuery, RankedRoom, Rankings, ReadContext, Reader, ReaderExt as _, Statistic as _, Table as _,
+};
+use barrage_room_heat::tables::Rooms;
 use barrage_room_heat::{RoomHeat, RoomHeats};
 use prost::Message as _;
 use serde_json::{Map, Value as Json};
@@ -130,25 +134,25 @@ pub(crate) fn ranked(reader: &dyn Reader, query: RankQuery<'_>, at: i64) -> Vec<
     found
 }
 
-/// Every room stands in the indexes where its row says, and nowhere else.
-pub(crate) fn check_index(store: &MemoryStore) {
-    let mut wanted = Vec::new();
-    store
+/// Every room stands where its row says and nowhere else, and so it does after a restart.
+pub(crate) fn check_rankings(harness: &Harness) {
+    let mut rows = Vec::new();
+    harness
+        .store
         .scan::<Rooms>(&(APP,), |(_, room), row| {
-            for (list, place) in [(0_u8, row.heat_place), (1, row.recommended_place)] {
-                wanted.extend(place.map(|place| (list, row.generation, u64::MAX - place, room.to_owned())));
-            }
+            let stands = Rooms::STANDS.expect("rooms are ranked")(&row);
+            rows.extend(stands.iter().map(|s| (s.list, s.generation, Reverse(s.score), room.to_owned())));
             std::ops::ControlFlow::Continue(())
         })
         .expect("reads");
-    let mut found = Vec::new();
-    store
-        .scan::<Index>(&(APP,), |(_, list, generation, inverted, room), _| {
-            found.push((list, generation, inverted, room.to_owned()));
-            std::ops::ControlFlow::Continue(())
-        })
-        .expect("reads");
-    wanted.sort();
-    found.sort();
-    assert_eq!(found, wanted);
+    rows.sort();
+    let entries = |rankings: &Rankings| -> Vec<(u8, u32, Reverse<u64>, String)> {
+        let list = |(id, list): (ListId, &RankList)| -> Vec<_> {
+            assert_eq!((id.table, id.app), (Rooms::ID, APP));
+            list.behind(None).map(|(score, room)| (id.list, id.generation, Reverse(score), room.to_owned())).collect()
+        };
+        rankings.lists().flat_map(list).collect()
+    };
+    assert_eq!(entries(harness.store.rankings()), rows);
+    assert_eq!(entries(&harness.rankings_read_again(&RoomHeat).expect("reads")), rows);
 }
