@@ -30,6 +30,9 @@ pub struct Store {
     ranker: Mutex<Ranker>,
 }
 
+/// A commit that is not through after as many looks at it has failed.
+const READ_TRIES: u32 = 100_000;
+
 /// The rankings of a commit.
 #[derive(Clone)]
 struct Ranked {
@@ -114,19 +117,26 @@ impl Store {
         changes.batch.put(META_ROW, meta.encode_to_vec());
         let mut options = WriteOptions::default();
         options.disable_wal(!self.wal);
-        let result = self.db.write_opt(std::mem::take(&mut changes.batch), &options);
-        changes.rows = 0;
-        let stands = changes.stands.drain(..);
-        result.map_err(|source| self.rocks(source))?;
-        // Reads that come between the write and this wait for it, so it is done before the next commit's rows are sought.
-        if self.rankings.read().unwrap_or_else(PoisonError::into_inner).is_some() {
+        // Made before the rows are written, so that reads hardly ever come between the two.
+        let ranked = self.ranked().map(|_| {
             let mut ranker = self.ranker.lock().unwrap_or_else(PoisonError::into_inner);
-            for (table, row, stands) in stands {
+            for (table, row, stands) in changes.stands.drain(..) {
                 ranker.row_stands(table, &row, stands);
             }
-            self.publish_rankings(&mut ranker, meta.next_offset);
+            Ranked { next_offset: meta.next_offset, rankings: ranker.publish() }
+        });
+        changes.stands.clear();
+        let result = self.db.write_opt(std::mem::take(&mut changes.batch), &options);
+        changes.rows = 0;
+        result.map_err(|source| self.rocks(source))?;
+        if ranked.is_some() {
+            *self.rankings.write().unwrap_or_else(PoisonError::into_inner) = ranked;
         }
         Ok(())
+    }
+
+    fn ranked(&self) -> Option<Ranked> {
+        self.rankings.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Keeps the rankings up from here on. `read` puts in what the committed rows say.
@@ -139,14 +149,9 @@ impl Store {
     ) -> Result<(), E> {
         let mut ranker = self.ranker.lock().unwrap_or_else(PoisonError::into_inner);
         let next_offset = self.read(|snapshot| read(snapshot, &mut ranker).map(|()| snapshot.meta().next_offset))?;
-        self.publish_rankings(&mut ranker, next_offset?);
+        let ranked = Ranked { next_offset: next_offset?, rankings: ranker.publish() };
+        *self.rankings.write().unwrap_or_else(PoisonError::into_inner) = Some(ranked);
         Ok(())
-    }
-
-    fn publish_rankings(&self, ranker: &mut Ranker, next_offset: u64) {
-        let rankings = ranker.publish();
-        let ranked = Some(Ranked { next_offset, rankings });
-        *self.rankings.write().unwrap_or_else(PoisonError::into_inner) = ranked;
     }
 
     /// Writes everything in memory to files.
@@ -162,20 +167,24 @@ impl Store {
     /// # Errors
     /// [`StateError`] when the snapshot's meta row cannot be read.
     pub fn read<R>(&self, f: impl FnOnce(&Snapshot<'_>) -> R) -> Result<R, StateError> {
-        loop {
+        for _ in 0..READ_TRIES {
             // First, so that they are never newer than the snapshot.
-            let ranked = self.rankings.read().unwrap_or_else(PoisonError::into_inner).clone();
+            let ranked = self.ranked();
             let snapshot = self.db.snapshot();
             let bytes = snapshot.get(META_ROW).map_err(|source| self.rocks(source))?;
             let meta = bytes.map(|bytes| self.decode_meta(&bytes)).transpose()?.unwrap_or_default();
             if ranked.as_ref().is_some_and(|ranked| ranked.next_offset != meta.next_offset) {
-                // A commit is between its rows and its rankings: not for long, nothing that waits comes between them.
+                // A commit has written its rows and is about to show its rankings.
                 std::thread::yield_now();
                 continue;
             }
             let rankings = ranked.map(|ranked| ranked.rankings).unwrap_or_default();
             return Ok(f(&Snapshot { snapshot, meta, rankings, last: RefCell::default() }));
         }
+        Err(StateError::Damaged {
+            dir: self.dir.display().to_string(),
+            problem: "its rows are of another commit than its rankings: the last one failed".to_owned(),
+        })
     }
 
     /// Makes a copy of the committed state in `dir`, which must not exist: table files are hard links where the file
