@@ -105,15 +105,24 @@ pub trait EventLog: Send + Sync + 'static {
     fn end(&self, partition: Partition) -> Offset;
 
     /// Begins to find out where the partitions end at this moment, and returns the number of the question.
-    /// [`EventLog::end`] is at least that far once [`EventLog::ends_answered`] has reached it. A log that always knows has
-    /// nothing to ask.
+    /// [`EventLog::end`] of a partition is at least that far once [`EventLog::ends_answered`] of it has reached the number. A
+    /// log that always knows has nothing to ask.
     fn ask_ends(&self) -> u64 {
         0
     }
 
-    /// The last question of [`EventLog::ask_ends`] that was answered. The generation changes with it.
-    fn ends_answered(&self) -> u64 {
+    /// The last question of [`EventLog::ask_ends`] that was answered for this partition: one without a leader is behind the
+    /// others. The generation changes with it.
+    fn ends_answered(&self, partition: Partition) -> u64 {
+        let _ = partition;
         u64::MAX
+    }
+
+    /// Whether it is known where the partition ends. As long as it is not, because nobody who knows could be asked yet,
+    /// [`EventLog::end`] says nothing of what the partition holds.
+    fn is_end_known(&self, partition: Partition) -> bool {
+        let _ = partition;
+        true
     }
 
     /// Blocks the calling thread until the log's generation differs from `seen` or `timeout` is over, and returns the

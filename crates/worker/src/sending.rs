@@ -198,7 +198,7 @@ impl Sender {
         let ends = *self.ends.get_or_insert_with(|| log.ask_ends());
         let seen = match self.seen.entry(room.index) {
             Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(_) if log.ends_answered() < ends => return Road::Later,
+            Entry::Vacant(_) if log.ends_answered(room) < ends => return Road::Later,
             Entry::Vacant(entry) => entry.insert(Seen::Asked { end: log.end(room) }),
         };
         if let Seen::Asked { end } = *seen {

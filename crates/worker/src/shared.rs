@@ -152,7 +152,7 @@ impl Shared {
     pub(crate) fn look_whether_caught_up(&self, log: &dyn EventLog, committed: u64) -> Option<u64> {
         let mut behind = self.behind();
         let waiting = behind.as_mut()?;
-        if waiting.end.is_none() && log.ends_answered() >= waiting.question {
+        if waiting.end.is_none() && log.ends_answered(self.partition) >= waiting.question {
             waiting.end = Some(log.end(self.partition).0);
         }
         let end = waiting.end?;

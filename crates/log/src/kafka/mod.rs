@@ -434,8 +434,12 @@ impl EventLog for KafkaLog {
         question
     }
 
-    fn ends_answered(&self) -> u64 {
-        self.shared.ends_answered.load(Ordering::Acquire)
+    fn ends_answered(&self, partition: Partition) -> u64 {
+        self.shared.shape.dense(partition).map_or(0, |dense| self.shared.answered_question(dense))
+    }
+
+    fn is_end_known(&self, partition: Partition) -> bool {
+        self.shared.shape.dense(partition).is_some_and(|dense| self.shared.answers(dense) > 0)
     }
 
     fn clock_ahead_ms(&self) -> i64 {

@@ -317,6 +317,14 @@ impl Outbox {
         generation
     }
 
+    /// Whether a lane has a producer that works.
+    pub(crate) fn is_open(&self, lane: Lane) -> bool {
+        match lane {
+            Lane::Main => self.main.open,
+            Lane::Probe => self.probe.open,
+        }
+    }
+
     /// The lane has its new producer.
     pub(crate) fn opened(&mut self, lane: Lane) {
         let state = self.lane(lane);

@@ -123,7 +123,15 @@ const STALL_LOOK: Duration = Duration::from_millis(500);
 /// The oldest unacknowledged record of every partition, and since when it is that.
 struct Stalls {
     looked: Instant,
+    /// The producer that this says something of.
+    generation: u64,
     oldest: Vec<Option<(u64, Instant)>>,
+}
+
+impl Stalls {
+    fn forget(&mut self) {
+        self.oldest.iter_mut().for_each(|seen| *seen = None);
+    }
 }
 
 /// Errors that say something of a producer, not of a record.
@@ -322,6 +330,13 @@ impl Core {
             return;
         }
         stalls.looked = now;
+        let generation = sending.outbox.main_generation();
+        if !sending.outbox.is_open(Lane::Main) || stalls.generation != generation {
+            // Each producer has its own time: it has to find brokers, leaders and a number for itself first.
+            stalls.generation = generation;
+            stalls.forget();
+            return;
+        }
         let mut stalled = false;
         for (seen, oldest) in stalls.oldest.iter_mut().zip(sending.outbox.oldest()) {
             match (&*seen, oldest) {
@@ -332,14 +347,13 @@ impl Core {
             }
         }
         if stalled {
-            stalls.oldest.iter_mut().for_each(|seen| *seen = None);
-            let generation = sending.outbox.main_generation();
+            stalls.forget();
             self.replace_later(sending, Lane::Main, generation, "it acknowledged nothing for some seconds", now);
         }
     }
 
     pub(crate) fn run(self: Arc<Self>) {
-        let mut stalls = Stalls { looked: Instant::now(), oldest: vec![None; self.shared.shape.total()] };
+        let mut stalls = Stalls { looked: Instant::now(), generation: 0, oldest: vec![None; self.shared.shape.total()] };
         while !self.stop.load(Ordering::Acquire) {
             let (main, probe) = {
                 let sending = locked(&self.sending);

@@ -74,9 +74,9 @@ pub(crate) struct Shared {
     wrong: Mutex<Wrong>,
     /// Whether `wrong` says so, for a look without the lock.
     unreachable: AtomicBool,
-    /// Questions for the ends: the last one asked, and the last one answered.
+    /// Questions for the ends: the last one asked, and the last one that was answered for each partition.
     pub(crate) ends_asked: AtomicU64,
-    pub(crate) ends_answered: AtomicU64,
+    questions: Box<[AtomicU64]>,
     /// What the brokers' times tell of our clock; the last place is for what was told before any append.
     clocks: Mutex<(Clocks, Seldom)>,
     clock_ahead_ms: AtomicI64,
@@ -110,7 +110,7 @@ impl Shared {
             wrong: Mutex::default(),
             unreachable: AtomicBool::new(false),
             ends_asked: AtomicU64::new(0),
-            ends_answered: AtomicU64::new(0),
+            questions: zeros(),
             clocks: Mutex::new((Clocks::new(shape.total() + 1), Seldom::default())),
             clock_ahead_ms: AtomicI64::new(0),
             closed: AtomicBool::new(false),
@@ -140,11 +140,18 @@ impl Shared {
         }
     }
 
-    /// The watching client was told where a partition ends.
-    pub(crate) fn answered(&self, dense: usize) {
+    /// The watching client was told where a partition ends, after this question; its end is raised already. Gives whether
+    /// the question is news.
+    pub(crate) fn answered(&self, dense: usize, question: u64) -> bool {
         if let Some(answers) = self.answers.get(dense) {
             answers.fetch_add(1, Ordering::AcqRel);
         }
+        self.questions.get(dense).is_some_and(|last| last.fetch_max(question, Ordering::AcqRel) < question)
+    }
+
+    /// The last question that was answered for a partition.
+    pub(crate) fn answered_question(&self, dense: usize) -> u64 {
+        self.questions.get(dense).map_or(0, |last| last.load(Ordering::Acquire))
     }
 
     pub(crate) fn answers(&self, dense: usize) -> u64 {

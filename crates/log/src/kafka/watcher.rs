@@ -66,23 +66,24 @@ impl Watch {
     }
 
     fn ends(&mut self) -> Result<(), String> {
+        let question = self.shared.ends_asked.load(Ordering::Acquire);
         // What was known before the question: the answer must reach it.
         let known: Vec<u64> = (0..self.shared.shape.total()).map(|dense| self.shared.end(dense)).collect();
         let ends = bounds(&self.shared, &self.admin.asker, &self.everything(), KafkaOffset::End, PATIENCE);
-        let mut risen = false;
+        let mut news = false;
         for (dense, end) in ends.map_err(|error| error.to_string())? {
             let seen = known.get(dense).copied().unwrap_or(0);
             let Some(short) = self.short.get_mut(dense) else { continue };
-            self.shared.answered(dense);
             if end >= seen {
                 *short = false;
-                risen |= self.shared.raise_end(dense, end);
+                news |= self.shared.raise_end(dense, end);
             } else if std::mem::replace(short, true) {
                 // Twice in a row: not a leader that was elected a moment ago.
                 self.shared.mark_changed(dense, Broken::Changed { seen, end });
             }
+            news |= self.shared.answered(dense, question);
         }
-        if risen {
+        if news {
             self.shared.advance();
         }
         Ok(())
@@ -126,7 +127,8 @@ impl Watch {
 }
 
 impl Watcher {
-    /// Asks for everything again and again; with `first` it does not begin before everything was answered once.
+    /// Asks for everything again and again; with `first` it does not begin before the cluster has answered once. Partitions
+    /// that nobody could be asked about then are known later.
     pub(crate) fn start(
         shared: &Arc<Shared>,
         sender: &Arc<Sender>,
@@ -163,7 +165,7 @@ impl Watcher {
 }
 
 impl Watch {
-    /// Everything once; tried until the deadline.
+    /// Everything once, of all partitions that have a leader; tried until the deadline.
     fn ask_first(&mut self, deadline: Instant) -> Result<(), String> {
         loop {
             match self.starts().and_then(|()| self.ends()).and_then(|()| self.topics()) {
@@ -190,12 +192,8 @@ impl Watch {
             }
             // Log lines and errors of the client come out of this.
             while self.admin.asker_poll() {}
-            let asked = self.shared.ends_asked.load(Ordering::Acquire);
             match self.ends() {
                 Ok(()) => {
-                    if self.shared.ends_answered.swap(asked, Ordering::AcqRel) < asked {
-                        self.shared.advance();
-                    }
                     unanswered = 0;
                     self.shared.reachable(Ok(()));
                 }
