@@ -96,8 +96,6 @@ pub(crate) struct Outcome {
     pub(crate) done: Option<Done>,
     /// Bytes that became durable.
     pub(crate) bytes: Option<usize>,
-    /// More of this partition may be sent now.
-    pub(crate) more: bool,
 }
 
 /// All unacknowledged records of a log.
@@ -180,6 +178,11 @@ impl Outbox {
         }
     }
 
+    /// Whether a partition has records that no producer has.
+    pub(crate) fn waits(&self, dense: usize) -> bool {
+        self.lines.get(dense).is_some_and(|line| line.queue.len() > line.sent)
+    }
+
     /// The next record of a partition that may be handed to its lane's producer now. [`Outbox::sent`] says that it was.
     pub(crate) fn next(&mut self, dense: usize, now: Instant) -> Option<(Tag, &[u8])> {
         let safe_bytes = self.safe_bytes.get(dense).copied().unwrap_or(usize::MAX);
@@ -250,7 +253,6 @@ impl Outbox {
         let bytes = record.end - record.start;
         self.bytes = self.bytes.saturating_sub(bytes + RECORD_COST);
         outcome.bytes = Some(bytes);
-        outcome.more = true;
         outcome.done = record.batch.delivered(record.index, position);
         outcome
     }

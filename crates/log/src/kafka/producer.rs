@@ -1,9 +1,9 @@
 //! Drives the outbox: hands records to librdkafka, takes its reports, and puts a new producer in the place of a failed
 //! one.
 //!
-//! A record is handed over where it is appended, under the outbox's lock: librdkafka only copies it into its own queue.
-//! One thread takes the reports of both lanes. Their callbacks carry lane and number of the producer, so that one that
-//! was replaced changes nothing any more, however long it takes to go away.
+//! One thread does it all: it hands over what was appended and takes the reports of both lanes, many at a time, so that
+//! neither whoever appends nor whoever is answered is held up by the other. Reports carry lane and number of the producer,
+//! so that one that was replaced changes nothing any more, however long it takes to go away.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,7 +22,8 @@ use crate::kafka::aside;
 use crate::kafka::outbox::{Lane, Outbox, Tag};
 use crate::kafka::shared::{Seldom, Shared, locked};
 
-/// How long the thread sleeps while reports are to come; part of every acknowledgement's time.
+/// How long the thread sleeps while anything is unacknowledged; half of it is part of an append's way out, and of the way
+/// back of its acknowledgement.
 const LOOK: Duration = Duration::from_millis(1);
 /// How long it sleeps at most while nothing is unacknowledged: it has other duties, too.
 const IDLE: Duration = Duration::from_millis(20);
@@ -39,8 +40,6 @@ pub(crate) struct Sending {
     pub(crate) outbox: Outbox,
     pub(crate) main: Option<Arc<LaneProducer>>,
     pub(crate) probe: Option<Arc<LaneProducer>>,
-    /// librdkafka's own queue was full: something may go that no report will remind us of.
-    pub(crate) full: bool,
     pub(crate) speech: Speech,
 }
 
@@ -78,18 +77,30 @@ impl ProducerContext for Reports {
     type DeliveryOpaque = Box<Tag>;
 
     fn delivery(&self, report: &DeliveryResult<'_>, tag: Box<Tag>) {
-        self.core.reported.store(true, Ordering::Relaxed);
-        match report {
+        let fate = match report {
             Ok(message) => match u64::try_from(message.offset()) {
-                Ok(offset) => self.core.delivered(*tag, offset, log_time(message.timestamp())),
+                Ok(offset) => Fate::Durable { offset, log_ms: log_time(message.timestamp()) },
                 // Kafka had it twice and does not tell where. An append is answered with true offsets only.
-                Err(_) => {
-                    self.core.failed(tag.lane, tag.generation, "a record is durable at an offset that is not known");
-                }
+                Err(_) => Fate::Somewhere,
             },
-            Err((error, _)) => self.core.undelivered(*tag, error),
-        }
+            Err((error, _)) => Fate::Refused(error.clone()),
+        };
+        self.core.reported.store(true, Ordering::Relaxed);
+        locked(&self.core.reports).push((*tag, fate));
     }
+}
+
+/// What became of a record.
+#[derive(Debug)]
+pub(crate) enum Fate {
+    /// It is durable, since the broker's time if that is known.
+    Durable {
+        offset: u64,
+        log_ms: Option<i64>,
+    },
+    /// It is durable, and nobody knows where.
+    Somewhere,
+    Refused(KafkaError),
 }
 
 /// The broker's own time of a record; one that its producer gave says nothing of the log's clock.
@@ -111,9 +122,28 @@ pub(crate) struct Core {
     pub(crate) begun: Condvar,
     /// A producer had something to report when it was last asked.
     pub(crate) reported: AtomicBool,
-    /// Acknowledgements came that nobody was told of yet.
-    pub(crate) news: AtomicBool,
+    /// Reports that were taken from librdkafka and not yet looked at, in its order.
+    pub(crate) reports: Mutex<Vec<(Tag, Fate)>>,
     pub(crate) stop: AtomicBool,
+}
+
+/// How often the clock of a partition's broker is looked at.
+const CLOCK_EVERY: Duration = Duration::from_millis(100);
+
+/// When the clocks of the partitions' brokers were last looked at.
+struct Sampled {
+    last: Vec<Option<Instant>>,
+}
+
+impl Sampled {
+    fn is_due(&mut self, dense: usize, now: Instant) -> bool {
+        let Some(last) = self.last.get_mut(dense) else { return false };
+        let due = last.is_none_or(|last| now.duration_since(last) >= CLOCK_EVERY);
+        if due {
+            *last = Some(now);
+        }
+        due
+    }
 }
 
 /// How long a producer may acknowledge nothing of a partition, and how often that is looked at.
@@ -161,8 +191,8 @@ impl Core {
         BaseProducer::from_config_and_context(&self.shared.options.data_producer(role), context)
     }
 
-    /// Hands over what may go of one partition.
-    pub(crate) fn pump(&self, sending: &mut Sending, dense: usize, now: Instant) {
+    /// Hands over what may go of one partition. librdkafka only copies it into its own queue.
+    fn pump(&self, sending: &mut Sending, dense: usize, now: Instant) {
         let Some(partition) = self.shared.shape.partition(dense) else { return };
         let topic = self.shared.names.of(partition.topic);
         let mut failed = None;
@@ -177,10 +207,7 @@ impl Core {
             match producer.send(record).map_err(|(error, _)| error) {
                 Ok(()) => sending.outbox.sent(dense),
                 // Reports make room, and the thread comes back to it.
-                Err(KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)) => {
-                    sending.full = true;
-                    return;
-                }
+                Err(KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)) => return,
                 Err(error) => {
                     failed = Some((tag, error));
                     break;
@@ -192,49 +219,65 @@ impl Core {
         }
     }
 
-    fn pump_all(&self, sending: &mut Sending, now: Instant) {
-        (0..self.shared.shape.total()).for_each(|dense| self.pump(sending, dense, now));
+    /// Hands over what may go of every partition. The lock is free between two of them, for those who append.
+    fn pump_all(&self) {
+        for dense in 0..self.shared.shape.total() {
+            let mut sending = locked(&self.sending);
+            if sending.outbox.waits(dense) {
+                self.pump(&mut sending, dense, Instant::now());
+            }
+        }
     }
 
-    fn delivered(&self, tag: Tag, offset: u64, log_ms: Option<i64>) {
-        let Some(partition) = self.shared.shape.partition(tag.dense) else { return };
+    /// Looks at reports: what is durable is taken off the outbox, and who waited for it is told.
+    fn look_at(&self, reports: &mut Vec<(Tag, Fate)>, clocks: &mut Sampled) {
         let now = Instant::now();
-        let (outcome, empty) = {
+        let (mut done, mut records, mut bytes) = (Vec::new(), 0, 0);
+        let pending = {
             let mut sending = locked(&self.sending);
-            let outcome = sending.outbox.delivered(tag, Position { partition, offset: Offset(offset) }, now);
-            if outcome.more {
-                self.pump(&mut sending, tag.dense, now);
+            for (tag, fate) in reports.drain(..) {
+                let Some(partition) = self.shared.shape.partition(tag.dense) else { continue };
+                match fate {
+                    Fate::Durable { offset, log_ms } => {
+                        let position = Position { partition, offset: Offset(offset) };
+                        let outcome = sending.outbox.delivered(tag, position, now);
+                        let Some(length) = outcome.bytes else { continue };
+                        records += 1;
+                        bytes += length as u64;
+                        self.shared.raise_end(tag.dense, offset + 1);
+                        if let Some(finished) = outcome.done {
+                            let took = now.duration_since(finished.appended);
+                            let told = log_ms.filter(|_| clocks.is_due(tag.dense, now));
+                            done.push((finished, took, told.map(|log_ms| (tag.dense, log_ms))));
+                        }
+                    }
+                    Fate::Somewhere => {
+                        let reason = "a record is durable at an offset that is not known";
+                        self.replace_later(&mut sending, tag.lane, tag.generation, reason, now);
+                    }
+                    Fate::Refused(error) => self.trouble(&mut sending, tag, &error, now),
+                }
             }
-            let pending = sending.outbox.bytes();
-            self.shared.metrics.pending_bytes.set(i64::try_from(pending).unwrap_or(i64::MAX));
-            (outcome, pending == 0)
+            sending.outbox.bytes()
         };
-        if let Some(bytes) = outcome.bytes {
-            self.shared.raise_end(tag.dense, offset + 1);
+        self.shared.metrics.pending_bytes.set(i64::try_from(pending).unwrap_or(i64::MAX));
+        if records > 0 {
             self.shared.heard();
-            self.shared.metrics.append_records.inc();
-            self.shared.metrics.append_bytes.inc_by(bytes as u64);
+            self.shared.metrics.append_records.inc_by(records);
+            self.shared.metrics.append_bytes.inc_by(bytes);
+            // Before anything is answered: who reads what was acknowledged finds it.
+            self.shared.advance();
         }
-        if let Some(done) = outcome.done {
-            let took = now.duration_since(done.appended);
+        for (finished, took, told) in done {
             self.shared.metrics.ack_duration.observe(took.as_secs_f64());
-            if let Some(log_ms) = log_ms {
-                self.shared.compare_clocks(Some(tag.dense), log_ms, now_ms(), took);
+            if let Some((dense, log_ms)) = told {
+                self.shared.compare_clocks(Some(dense), log_ms, now_ms(), took);
             }
-            // Before the append is answered, so that the generation moves with the first of many.
-            if !self.news.swap(true, Ordering::AcqRel) {
-                self.shared.advance();
-            }
-            done.complete();
+            finished.complete();
         }
-        if empty {
+        if pending == 0 {
             self.drained.notify_all();
         }
-    }
-
-    fn undelivered(&self, tag: Tag, error: &KafkaError) {
-        let mut sending = locked(&self.sending);
-        self.trouble(&mut sending, tag, error, Instant::now());
     }
 
     /// A record was not taken: by its own fault or its producer's.
@@ -314,7 +357,6 @@ impl Core {
                 };
                 *slot = Some(Arc::new(producer));
                 sending.outbox.opened(lane);
-                self.pump_all(&mut sending, now);
             }
             Ok(_) => {}
             Err(error) => self.replace_later(&mut sending, lane, generation, &error.to_string(), now),
@@ -353,7 +395,10 @@ impl Core {
     }
 
     pub(crate) fn run(self: Arc<Self>) {
-        let mut stalls = Stalls { looked: Instant::now(), generation: 0, oldest: vec![None; self.shared.shape.total()] };
+        let mut stalls =
+            Stalls { looked: Instant::now(), generation: 0, oldest: vec![None; self.shared.shape.total()] };
+        let mut clocks = Sampled { last: vec![None; self.shared.shape.total()] };
+        let mut reports = Vec::new();
         while !self.stop.load(Ordering::Acquire) {
             let (main, probe) = {
                 let sending = locked(&self.sending);
@@ -363,9 +408,9 @@ impl Core {
                 self.take_reports(producer);
             }
             drop((main, probe));
-            // Many acknowledgements come together: the first wakes who waits, the others at the latest here.
-            if self.news.swap(false, Ordering::AcqRel) {
-                self.shared.advance();
+            std::mem::swap(&mut reports, &mut *locked(&self.reports));
+            if !reports.is_empty() {
+                self.look_at(&mut reports, &mut clocks);
             }
             self.renew(Lane::Main);
             self.renew(Lane::Probe);
@@ -376,10 +421,9 @@ impl Core {
                 aside(sending.probe.take());
                 self.count_blocked(&sending, None);
             }
-            if sending.probe.is_some() || std::mem::take(&mut sending.full) {
-                let now = Instant::now();
-                self.pump_all(&mut sending, now);
-            }
+            drop(sending);
+            self.pump_all();
+            let sending = locked(&self.sending);
             if sending.outbox.is_empty() {
                 drop(self.begun.wait_timeout(sending, IDLE));
             } else {

@@ -30,13 +30,12 @@ impl Sender {
                 outbox: Outbox::new(shared.shape.total()),
                 main: None,
                 probe: None,
-                full: false,
                 speech: Speech::default(),
             }),
             drained: Condvar::new(),
             begun: Condvar::new(),
             reported: AtomicBool::new(false),
-            news: AtomicBool::new(false),
+            reports: Mutex::default(),
             stop: AtomicBool::new(false),
         });
         let generation = locked(&core.sending).outbox.retire(Lane::Main);
@@ -67,7 +66,7 @@ impl Sender {
         if batch.is_empty() {
             return Ok(Ack::ready(Ok(Positions::new())));
         }
-        // Copied before the lock: others append meanwhile.
+        // Copied before the lock: others append meanwhile. The thread of the producer hands it over.
         let now = Instant::now();
         let (kept, ack) = Batch::new(batch.buffer().into(), batch.len(), now);
         let mut sending = locked(&self.core.sending);
@@ -86,7 +85,6 @@ impl Sender {
         for (index, (partition, record)) in batch.iter().enumerate() {
             if let Some(dense) = shared.shape.dense(partition) {
                 sending.outbox.push(dense, &kept, start, start + record.len(), index);
-                self.core.pump(&mut sending, dense, now);
             }
             start += record.len();
         }

@@ -49,7 +49,7 @@ fn a_new_producer_sends_one_record_alone_and_then_all() {
     let first = pump(&mut outbox, 0, now);
     assert_eq!(values(&first), [0]);
     let outcome = outbox.delivered(first[0].0, at(0, 7), now);
-    assert!(outcome.more);
+    assert!(outcome.bytes.is_some());
     outcome.done.unwrap().complete();
     assert_eq!(acks[0].try_get().unwrap().unwrap()[..], [at(0, 7)]);
     assert_eq!(values(&pump(&mut outbox, 0, now)), [1, 2, 3]);
