@@ -68,6 +68,10 @@ case "$(entry BARRAGE_INGEST_TOKEN_FILE="$scratch/none" bash deploy/docker/entry
 esac
 
 say "compose"
+kafka=$(sed -n 's/.*<kafka.version>\(.*\)<.*/\1/p' deploy/kafka/pom.xml)
+while read -r image; do
+  [ "$image" = "apache/kafka:$kafka" ] || fail "compose runs $image, the tests run against $kafka (deploy/kafka/pom.xml)"
+done < <(sed -n 's/^ *image: \(apache\/kafka:.*\)/\1/p' deploy/compose/*.yaml)
 if have check-jsonschema; then
   quietly "compose files" check-jsonschema --builtin-schema vendor.compose-spec deploy/compose/*.yaml
 else
@@ -93,7 +97,7 @@ else
 fi
 
 say "kubernetes"
-manifests=(deploy/kubernetes/ingest-autoscaler.yaml deploy/kubernetes/secret.example.yaml)
+manifests=(deploy/kubernetes/secret.example.yaml)
 if have kubectl && kubectl kustomize deploy/kubernetes >"$scratch/all.yaml" 2>"$scratch/output"; then
   manifests+=("$scratch/all.yaml")
 elif have kubectl; then
@@ -110,6 +114,12 @@ if have kubernetes-validate; then
 else
   skip kubernetes-validate "the manifests against the schemas of Kubernetes" "pip install kubernetes-validate"
 fi
+# A number beside an autoscaler is put back by every apply.
+for file in deploy/kubernetes/*.yaml; do
+  if grep -q '^kind: HorizontalPodAutoscaler' "$file" && grep -q '^ *replicas:' "$file"; then
+    fail "$file names replicas beside an autoscaler"
+  fi
+done
 # Variables that Kubernetes makes of services would be read as keys of the configuration.
 for file in ingest project query; do
   grep -q 'enableServiceLinks: false' "deploy/kubernetes/$file.yaml" || fail "deploy/kubernetes/$file.yaml leaves enableServiceLinks on"
