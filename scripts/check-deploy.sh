@@ -139,6 +139,15 @@ say "alerts"
 if have promtool; then
   quietly "prometheus.yml" promtool check config deploy/prometheus/prometheus.yml
   quietly "tests of the alerts" promtool test rules deploy/prometheus/alerts_test.yml
+  # What the dashboard asks, as rules of a file that is only parsed.
+  {
+    printf 'groups:\n  - name: dashboard\n    rules:\n'
+    # shellcheck disable=SC2016
+    sed -n 's/^ *"expr": "\(.*\)",\{0,1\}$/\1/p' deploy/grafana/barrage.json |
+      sed 's/\\"/"/g; s/\$__rate_interval/1m/g; s/\$instance/.*/g' |
+      awk '{ printf "      - record: panel:%d\n        expr: '"'%s'"'\n", NR, $0 }'
+  } >"$scratch/dashboard.yml"
+  quietly "questions of the dashboard" promtool check rules "$scratch/dashboard.yml"
 else
   skip promtool "the alerts and their tests" "apt-get install prometheus"
 fi
@@ -180,7 +189,7 @@ while read -r metric; do
   name=${metric%_total}
   name=${name%_bucket}
   grep -qx -- "$name" <<<"$registered" || fail "metric $metric is registered nowhere in the code"
-done < <(cat deploy/prometheus/alerts.yml deploy/prometheus/alerts_test.yml docs/operations.md docs/sizing.md |
+done < <(cat deploy/prometheus/alerts.yml deploy/prometheus/alerts_test.yml deploy/grafana/barrage.json docs/operations.md docs/sizing.md |
   grep -oE '\bbarrage_(ingest|spool|log|worker|state|snapshot|query|owner|build)_[a-z_]+[a-z]\b' | sort -u)
 
 if [ "$skipped" -gt 0 ]; then note "$skipped checks were skipped"; fi

@@ -300,7 +300,9 @@ fn alerts_and_pages_name_metrics_that_there_are() {
     assert!(known.len() > 50);
     // Log targets, as in `barrage_ingest=debug`, and secrets of the compose file are no metrics.
     let others = ["barrage_ingest", "barrage_api_key", "barrage_callback_token", "barrage_previous_callback_token"];
-    for path in ["docs/operations.md", "docs/sizing.md", "deploy/prometheus/alerts.yml"] {
+    let dashboard = "deploy/grafana/barrage.json";
+    assert!(serde_json::from_str::<serde_json::Value>(&read(dashboard)).is_ok(), "{dashboard} is no JSON");
+    for path in ["docs/operations.md", "docs/sizing.md", "deploy/prometheus/alerts.yml", dashboard] {
         let unknown: Vec<String> = metric_names(&read(path))
             .into_iter()
             .filter(|name| !others.contains(&name.as_str()))
