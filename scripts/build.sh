@@ -5,7 +5,7 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 if ! compgen -G "$target_dir/release/build/librocksdb-sys-*/out/librocksdb.a" >/dev/null; then
-  say "building Barrage: the first build compiles RocksDB, 3 to 15 minutes; later ones take seconds"
+  say "building Barrage: the first build compiles RocksDB, 15 to 20 minutes on two cores; later ones take seconds"
   note "compiled files: $target_dir"
 else
   say "building Barrage"

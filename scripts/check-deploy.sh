@@ -68,6 +68,10 @@ case "$(entry BARRAGE_INGEST_TOKEN_FILE="$scratch/none" bash deploy/docker/entry
 esac
 
 say "compose"
+kafka=$(sed -n 's/.*<kafka.version>\(.*\)<.*/\1/p' deploy/kafka/pom.xml)
+while read -r image; do
+  [ "$image" = "apache/kafka:$kafka" ] || fail "compose runs $image, the tests run against $kafka (deploy/kafka/pom.xml)"
+done < <(sed -n 's/^ *image: \(apache\/kafka:.*\)/\1/p' deploy/compose/*.yaml)
 if have check-jsonschema; then
   quietly "compose files" check-jsonschema --builtin-schema vendor.compose-spec deploy/compose/*.yaml
 else
@@ -93,7 +97,7 @@ else
 fi
 
 say "kubernetes"
-manifests=(deploy/kubernetes/ingest-autoscaler.yaml deploy/kubernetes/secret.example.yaml)
+manifests=(deploy/kubernetes/secret.example.yaml)
 if have kubectl && kubectl kustomize deploy/kubernetes >"$scratch/all.yaml" 2>"$scratch/output"; then
   manifests+=("$scratch/all.yaml")
 elif have kubectl; then
@@ -110,6 +114,12 @@ if have kubernetes-validate; then
 else
   skip kubernetes-validate "the manifests against the schemas of Kubernetes" "pip install kubernetes-validate"
 fi
+# A number beside an autoscaler is put back by every apply.
+for file in deploy/kubernetes/*.yaml; do
+  if grep -q '^kind: HorizontalPodAutoscaler' "$file" && grep -q '^ *replicas:' "$file"; then
+    fail "$file names replicas beside an autoscaler"
+  fi
+done
 # Variables that Kubernetes makes of services would be read as keys of the configuration.
 for file in ingest project query; do
   grep -q 'enableServiceLinks: false' "deploy/kubernetes/$file.yaml" || fail "deploy/kubernetes/$file.yaml leaves enableServiceLinks on"
@@ -129,6 +139,15 @@ say "alerts"
 if have promtool; then
   quietly "prometheus.yml" promtool check config deploy/prometheus/prometheus.yml
   quietly "tests of the alerts" promtool test rules deploy/prometheus/alerts_test.yml
+  # What the dashboard asks, as rules of a file that is only parsed.
+  {
+    printf 'groups:\n  - name: dashboard\n    rules:\n'
+    # shellcheck disable=SC2016
+    sed -n 's/^ *"expr": "\(.*\)",\{0,1\}$/\1/p' deploy/grafana/barrage.json |
+      sed 's/\\"/"/g; s/\$__rate_interval/1m/g; s/\$instance/.*/g' |
+      awk '{ printf "      - record: panel:%d\n        expr: '"'%s'"'\n", NR, $0 }'
+  } >"$scratch/dashboard.yml"
+  quietly "questions of the dashboard" promtool check rules "$scratch/dashboard.yml"
 else
   skip promtool "the alerts and their tests" "apt-get install prometheus"
 fi
@@ -170,7 +189,7 @@ while read -r metric; do
   name=${metric%_total}
   name=${name%_bucket}
   grep -qx -- "$name" <<<"$registered" || fail "metric $metric is registered nowhere in the code"
-done < <(cat deploy/prometheus/alerts.yml deploy/prometheus/alerts_test.yml docs/operations.md docs/sizing.md |
+done < <(cat deploy/prometheus/alerts.yml deploy/prometheus/alerts_test.yml deploy/grafana/barrage.json docs/operations.md docs/sizing.md |
   grep -oE '\bbarrage_(ingest|spool|log|worker|state|snapshot|query|owner|build)_[a-z_]+[a-z]\b' | sort -u)
 
 if [ "$skipped" -gt 0 ]; then note "$skipped checks were skipped"; fi

@@ -33,6 +33,32 @@ have_header() { # header
   printf '#include <%s>\n' "$1" | "${CC:-cc}" -x c -fsyntax-only - >/dev/null 2>&1
 }
 
+# Kafka 4 needs Java 17. `1.8.0` begins with a 1.
+have_java() {
+  command -v java >/dev/null 2>&1 || return 1
+  local version
+  version=$(java -version 2>&1 | sed -n 's/^[a-z]* version "\([0-9]*\).*/\1/p' | head -n 1)
+  [ "${version:-0}" -ge 17 ]
+}
+
+# The package that brings it: what the distribution calls its default, unless that is older, as on Ubuntu 22.04 and Debian 11.
+java_package() {
+  local candidate version
+  candidate=$(apt-cache policy default-jre-headless | sed -n 's/^ *Candidate: *//p')
+  if [ "${candidate:-(none)}" != "(none)" ] && dpkg --compare-versions "$candidate" ge 2:1.17; then
+    echo default-jre-headless
+    return
+  fi
+  for version in 17 21 25; do
+    candidate=$(apt-cache policy "openjdk-$version-jre-headless" | sed -n 's/^ *Candidate: *//p')
+    if [ "${candidate:-(none)}" != "(none)" ]; then
+      echo "openjdk-$version-jre-headless"
+      return
+    fi
+  done
+  die "no package of this system brings Java 17, which Kafka needs: install one yourself and run again"
+}
+
 have_cxx || want g++ "compiles RocksDB, the store of the numbers, which is C++"
 have_libclang || want libclang-dev "reads RocksDB's header to make its Rust bindings"
 command -v cmake >/dev/null 2>&1 || want cmake "builds librdkafka, the Kafka client, which is C"
@@ -41,7 +67,7 @@ command -v pkg-config >/dev/null 2>&1 || want pkg-config "finds the libraries th
 have_header openssl/ssl.h || want libssl-dev "encrypts and authenticates connections to Kafka"
 have_header zlib.h || want zlib1g-dev "reads records that other Kafka clients compressed with gzip"
 have_header curl/curl.h || want libcurl4-openssl-dev "has a header that librdkafka reads even where it is built without curl"
-command -v java >/dev/null 2>&1 || want default-jre-headless "runs the real Kafka broker of the tests and of make kafka"
+have_java || want default-jre-headless "Java 17, which runs the real Kafka broker of the tests and of make kafka"
 command -v mvn >/dev/null 2>&1 || want maven "fetches that broker, with checksums checked"
 if ! command -v cargo >/dev/null 2>&1; then
   command -v curl >/dev/null 2>&1 || want curl "fetches rustup, the installer of Rust"
@@ -57,10 +83,16 @@ if [ "${#missing[@]}" -gt 0 ]; then
     command -v sudo >/dev/null 2>&1 || die "to install them run as root: apt-get install ${missing[*]}"
     as_root=(sudo)
   fi
-  say "installing with apt-get: ${missing[*]}"
   "${as_root[@]}" apt-get update -q </dev/null
+  # Only after the update is it known what there is.
+  for i in "${!missing[@]}"; do
+    if [ "${missing[$i]}" = default-jre-headless ]; then missing[i]=$(java_package); fi
+  done
+  say "installing with apt-get: ${missing[*]}"
   "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends \
     "${missing[@]}" </dev/null
+  # Somebody may have chosen an older one by hand (update-alternatives, PATH).
+  have_java || note "the java on the PATH is older than 17 still: tests with Kafka will fail until the newer one comes first"
 fi
 
 if ! command -v cargo >/dev/null 2>&1; then

@@ -47,11 +47,11 @@ fn ten_evenings_give_the_same_answers_in_one_process_and_in_seven() {
 #[test]
 fn recorded_rooms_are_counted_on_kafka_as_they_were() {
     let Some(folder) = std::env::var_os("BARRAGE_RECORDINGS") else {
-        println!("SKIPPED: BARRAGE_RECORDINGS names no folder of recorded rooms");
+        common::skipped("recorded rooms on Kafka: BARRAGE_RECORDINGS names no folder of recordings");
         return;
     };
     if std::env::var_os("TORTURE").is_none() {
-        println!("SKIPPED: recorded rooms on Kafka take minutes and are part of `make torture`");
+        common::skipped("recorded rooms on Kafka: they take minutes and are part of `make torture`");
         return;
     }
     let _alone = alone();

@@ -6,12 +6,12 @@ mod common;
 
 use std::path::PathBuf;
 
-use common::{Server, differences, get, hashes, recording_in, wait_until};
+use common::{Server, differences, get, hashes, recording_in, skipped, wait_until};
 use serde_json::Value as Json;
 
 fn plays_without_a_difference(name: &str, callbacks: u64, throttled: u64) {
     let Some(folder) = std::env::var_os("BARRAGE_RECORDINGS").map(PathBuf::from) else {
-        println!("SKIPPED: {name}: BARRAGE_RECORDINGS names no folder of recordings");
+        skipped(&format!("{name}: BARRAGE_RECORDINGS names no folder of recordings"));
         return;
     };
     let dir = tempfile::tempdir().expect("a directory");

@@ -187,6 +187,97 @@ fn renew(file: &Path, all: &Metrics) {
     std::fs::write(file, text).expect("written");
 }
 
+/// What a source file says in lines of level `warn` and `error`: of each the longest literal, which is its message.
+fn log_lines(source: &str) -> Vec<String> {
+    let calls = source.match_indices("tracing::warn!(").chain(source.match_indices("tracing::error!("));
+    calls
+        .map(|(start, call)| {
+            let mut chars = source[start + call.len()..].chars().peekable();
+            let (mut depth, mut inside, mut longest, mut text) = (1, false, String::new(), String::new());
+            while depth > 0 {
+                match chars.next().expect("a call ends") {
+                    '"' if inside => {
+                        inside = false;
+                        if text.len() > longest.len() {
+                            longest = std::mem::take(&mut text);
+                        }
+                    }
+                    // A literal that goes on in the next line does so behind the indent.
+                    '\\' if inside => match chars.next() {
+                        Some('\n') => while chars.next_if(|c| c.is_whitespace()).is_some() {},
+                        escaped => text.extend(escaped),
+                    },
+                    c if inside => text.push(c),
+                    '"' => {
+                        inside = true;
+                        text.clear();
+                    }
+                    '(' => depth += 1,
+                    ')' => depth -= 1,
+                    _ => {}
+                }
+            }
+            longest
+        })
+        .collect()
+}
+
+/// The words of a text, without what is filled in, punctuation and case.
+fn words(text: &str) -> Vec<String> {
+    let mut depth = 0;
+    let plain: String = text
+        .chars()
+        .map(|c| {
+            depth += i32::from(c == '{') - i32::from(c == '}');
+            if depth > 0 || c == '}' { ' ' } else { c }
+        })
+        .collect();
+    let trimmed = plain.split_whitespace().map(|word| word.trim_matches(|c: char| !c.is_alphanumeric()));
+    trimmed.filter(|word| !word.is_empty()).map(str::to_lowercase).collect()
+}
+
+fn sources(dir: &Path, all: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(dir).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            sources(&path, all);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            all.push(path);
+        }
+    }
+}
+
+/// Words in a row that the page has to have in common with a line: a row of its tables may shorten it.
+const WORDS_IN_COMMON: usize = 5;
+
+#[test]
+fn operations_lists_every_line_of_the_log() {
+    let page = std::fs::read_to_string(root().join("docs/operations.md")).expect("the page");
+    let (_, tables) = page.split_once("\n## Log lines and errors").expect("the section");
+    let known = words(tables);
+    let (mut files, mut seen, mut missing) = (Vec::new(), 0, Vec::new());
+    for entry in std::fs::read_dir(root().join("crates")).expect("the crates") {
+        sources(&entry.expect("an entry").path().join("src"), &mut files);
+    }
+    for file in files {
+        for line in log_lines(&std::fs::read_to_string(&file).expect("a source")) {
+            let said = words(&line);
+            // Those that only hand on a sentence, and what only tests can bring about.
+            if said.len() < 3 || line == "the fault on demand did not happen" {
+                continue;
+            }
+            seen += 1;
+            let length = said.len().min(WORDS_IN_COMMON);
+            let told = said.windows(length).any(|part| known.windows(length).any(|there| there == part));
+            if !told {
+                missing.push(format!("{}: {line}", file.display()));
+            }
+        }
+    }
+    assert!(seen > 50, "{seen}");
+    assert!(missing.is_empty(), "docs/operations.md has no row for {missing:#?}");
+}
+
 /// Every word that is written like a metric of ours.
 fn metric_names(text: &str) -> BTreeSet<String> {
     let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
@@ -209,7 +300,9 @@ fn alerts_and_pages_name_metrics_that_there_are() {
     assert!(known.len() > 50);
     // Log targets, as in `barrage_ingest=debug`, and secrets of the compose file are no metrics.
     let others = ["barrage_ingest", "barrage_api_key", "barrage_callback_token", "barrage_previous_callback_token"];
-    for path in ["docs/operations.md", "docs/sizing.md", "deploy/prometheus/alerts.yml"] {
+    let dashboard = "deploy/grafana/barrage.json";
+    assert!(serde_json::from_str::<serde_json::Value>(&read(dashboard)).is_ok(), "{dashboard} is no JSON");
+    for path in ["docs/operations.md", "docs/sizing.md", "deploy/prometheus/alerts.yml", dashboard] {
         let unknown: Vec<String> = metric_names(&read(path))
             .into_iter()
             .filter(|name| !others.contains(&name.as_str()))

@@ -51,11 +51,21 @@ while [ $# -gt 0 ]; do
 done
 case "$nodes$port$only" in *[!0-9]*) usage ;; esac
 
+# The command line of a process; nothing when there is none. Slim images have no ps, and other systems than Linux no /proc.
+command_line() { # pid
+  if [ -r /proc/self/cmdline ]; then
+    tr '\0' ' ' 2>/dev/null <"/proc/$1/cmdline"
+  else
+    ps -o args= -p "$1" 2>/dev/null
+  fi
+}
+
 # The process of a node, if it runs. A pid file may be older than the last boot, so the command line must name the node.
 running() { # node
   local pid
   pid=$(cat "$dir/node-$1/pid" 2>/dev/null) || return 1
-  case "$(ps -o args= -p "$pid" 2>/dev/null)" in
+  [ -n "$pid" ] || return 1
+  case "$(command_line "$pid")" in
     *"$dir/node-$1/server.properties"*) printf '%s' "$pid" ;;
     *) return 1 ;;
   esac
@@ -71,11 +81,11 @@ client_port() { # node
 }
 
 known_nodes() {
-  local properties
-  for properties in "$dir"/node-*/server.properties; do
-    [ -e "$properties" ] || continue
-    properties=${properties%/server.properties}
-    echo "${properties##*/node-}"
+  local file
+  for file in "$dir"/node-*/server.properties; do
+    [ -e "$file" ] || continue
+    file=${file%/server.properties}
+    echo "${file##*/node-}"
   done | sort -n
 }
 

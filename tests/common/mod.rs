@@ -28,6 +28,15 @@ const BARRAGE: &str = env!("CARGO_BIN_EXE_barrage");
 /// The configuration of servers that play simulated evenings.
 pub(crate) const EVENING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/evening.toml");
 
+/// Says that something was not tested: in the output of the test, and in the file that `scripts/test.sh` shows at the end.
+pub(crate) fn skipped(what: &str) {
+    println!("SKIPPED: {what}");
+    if let Some(file) = std::env::var_os("BARRAGE_SKIPPED") {
+        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(file).expect("a file");
+        file.write_all(format!("SKIPPED: {what}\n").as_bytes()).expect("written");
+    }
+}
+
 /// A running `barrage run`.
 #[derive(Debug)]
 pub(crate) struct Server {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::common::cluster::{Own, Process};
 use crate::common::scene::{Scene, Setting};
-use crate::common::wait_until;
+use crate::common::{skipped, wait_until};
 
 /// A file system of its own, of a few MiB in memory; gone when dropped.
 struct SmallDisk(PathBuf);
@@ -57,7 +57,7 @@ fn a_full_spool_refuses_loudly_and_is_empty_again_when_the_broker_is_back() {
             if is_mounted {
                 return own;
             }
-            println!("SKIPPED: a disk that is really full; mounting is not allowed here");
+            skipped("a disk that is really full; mounting is not allowed here");
         }
         own.with("BARRAGE_SPOOL_BYTES_MAX", 4 << 20)
     });

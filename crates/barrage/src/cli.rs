@@ -77,7 +77,7 @@ pub struct ConfigArgs {
     /// Address for reads [default: 127.0.0.1:8081].
     #[arg(long, value_name = "ADDR")]
     pub query_listen: Option<SocketAddr>,
-    /// Address for questions of other processes, over gRPC [default: none, since one process has all partitions].
+    /// Address for questions of other processes, over gRPC [default: on Kafka 127.0.0.1:8082, else none].
     #[arg(long, value_name = "ADDR")]
     pub grpc_listen: Option<SocketAddr>,
     /// HOST:PORT at which other processes reach --grpc-listen [default: the address itself].

@@ -368,3 +368,51 @@ fn pages_of_viewers_follow_each_other_without_gap_or_repeat() {
         assert!(refused, "{token:?}");
     }
 }
+
+/// The example of docs/statistics/message-counts.md, whose times are counted from `START_MS`.
+#[test]
+fn the_example_of_the_page_is_right() {
+    let (ann, bob) = (0, 1);
+    let (text, gift, like) = (0, 1, 2);
+    let said = |(random, user, kind): (u32, u8, usize), what, at_ms: i64| {
+        let message = Message { room: 1, user, kind, with_id: true, callbacks: Vec::new() };
+        let at = START_MS + at_ms;
+        record(&Callback { message: 0, what, occurred_ms: at, received_ms: at }, &message, random)
+    };
+    let (allowed, refused) = (What::Before { refused: false }, What::Before { refused: true });
+    let mut records = vec![
+        said((1, ann, text), allowed, 100),
+        said((1, ann, text), What::After, 150),
+        said((2, bob, like), allowed, 200),
+        said((3, bob, text), refused, 300),
+        said((4, ann, text), What::After, 400),
+        said((5, bob, gift), allowed, 2_000),
+        said((5, bob, gift), What::Exception, 2_050),
+    ];
+    let answer = |records: &[Vec<u8>], at_ms: i64| {
+        let rooms = run(RoomMessageCounts, records, &[]);
+        let mut out = Map::new();
+        let known = read(&rooms.store, START_MS + at_ms, |cx| MessageCounts.room(cx, "room_1", &mut out));
+        assert!(known.expect("reads"));
+        out["messages"].clone()
+    };
+    let on_the_page = serde_json::json!({
+        "attempted": 4, "delivered": 2, "rejected": 1, "failed": 1, "throttled": 0, "unattempted": 1, "senders": 1,
+        "by_type": {"text": 2},
+        "attempted_by_type": {"gift": 1, "like": 1, "text": 2}, "rejected_by_type": {"text": 1},
+        "failed_by_type": {"gift": 1}, "throttled_by_type": {}, "unattempted_by_type": {"text": 1},
+    });
+    assert_eq!(answer(&records, 5_000), on_the_page);
+    assert_eq!(answer(&records, 10_999)["throttled"], 0);
+    assert_eq!(answer(&records, 11_000)["throttled"], 1);
+
+    for (after_ms, throttled, unattempted) in [(420_000, 0_u64, 1_u64), (900_000, 1, 2)] {
+        records.push(said((2, bob, like), What::After, after_ms));
+        let found = answer(&records, after_ms);
+        records.pop();
+        assert_eq!(found["delivered"], 3, "{found}");
+        assert_eq!(found["throttled"], throttled, "{found}");
+        assert_eq!(found["unattempted"], unattempted, "{found}");
+        assert_eq!(found["senders"], 2, "{found}");
+    }
+}

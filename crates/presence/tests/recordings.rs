@@ -6,7 +6,7 @@
 mod common;
 
 use std::fs::File;
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::PathBuf;
 
 use barrage_event::rules::RuleSet;
@@ -37,9 +37,18 @@ fn folder() -> Option<PathBuf> {
     Some(named.unwrap_or_else(beside)).filter(|folder| folder.is_dir())
 }
 
+/// Says that something was not tested: in the output of the test, and in the file that `scripts/test.sh` shows at the end.
+fn skipped(what: &str) {
+    println!("SKIPPED: {what}");
+    if let Some(file) = std::env::var_os("BARRAGE_SKIPPED") {
+        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(file).expect("a file");
+        file.write_all(format!("SKIPPED: {what}\n").as_bytes()).expect("written");
+    }
+}
+
 fn plays_without_a_difference(name: &str) {
     let Some(folder) = folder() else {
-        println!("SKIPPED: {name}: BARRAGE_RECORDINGS names no folder of recordings");
+        skipped(&format!("presence of {name}: BARRAGE_RECORDINGS names no folder of recordings"));
         return;
     };
     let mut text = String::new();

@@ -3,6 +3,7 @@
 mod common;
 
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -75,10 +76,19 @@ fn a_folder_keeps_snapshots() {
     goes_round(&folder(dir.path()), dir.path());
 }
 
+/// Says that something was not tested: in the output of the test, and in the file that `scripts/test.sh` shows at the end.
+fn skipped(what: &str) {
+    println!("SKIPPED: {what}");
+    if let Some(file) = std::env::var_os("BARRAGE_SKIPPED") {
+        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(file).expect("a file");
+        file.write_all(format!("SKIPPED: {what}\n").as_bytes()).expect("written");
+    }
+}
+
 #[test]
 fn a_server_that_speaks_s3_keeps_snapshots() {
     let Some(server) = S3::start() else {
-        eprintln!("SKIPPED: there is no moto_server on the PATH (pip install 'moto[server]')");
+        skipped("snapshots in S3: there is no moto_server on the PATH (pip install 'moto[server]')");
         return;
     };
     let dir = tempfile::tempdir().expect("a directory");

@@ -4,7 +4,7 @@
 mod common;
 
 use std::collections::{BTreeMap, HashSet};
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::PathBuf;
 
 use barrage_event::callback::{self, Callback};
@@ -154,10 +154,19 @@ impl World {
     }
 }
 
+/// Says that something was not tested: in the output of the test, and in the file that `scripts/test.sh` shows at the end.
+fn skipped(what: &str) {
+    println!("SKIPPED: {what}");
+    if let Some(file) = std::env::var_os("BARRAGE_SKIPPED") {
+        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(file).expect("a file");
+        file.write_all(format!("SKIPPED: {what}\n").as_bytes()).expect("written");
+    }
+}
+
 fn recordings() -> Option<PathBuf> {
     let named = std::env::var_os("BARRAGE_RECORDINGS").map(PathBuf::from);
     named.filter(|folder| folder.is_dir()).or_else(|| {
-        println!("SKIPPED: BARRAGE_RECORDINGS names no folder of recordings");
+        skipped("levels of recorded rooms: BARRAGE_RECORDINGS names no folder of recordings");
         None
     })
 }

@@ -39,6 +39,7 @@ pub(crate) struct Metrics {
     pub(crate) stream_time: PerPartition<Gauge<f64, std::sync::atomic::AtomicU64>>,
     pub(crate) overlay_bytes: PerPartition<Gauge>,
     pub(crate) stopped: PerPartition<Gauge>,
+    pub(crate) outgoing: PerPartition<Gauge>,
     pub(crate) commit_seconds: Histogram,
     pub(crate) commit_rows: Counter,
     pub(crate) derived_sent: Counter,
@@ -60,6 +61,7 @@ impl Metrics {
             stream_time: Family::default(),
             overlay_bytes: Family::default(),
             stopped: Family::default(),
+            outgoing: Family::default(),
             commit_seconds: Histogram::new(buckets),
             commit_rows: Counter::default(),
             derived_sent: Counter::default(),
@@ -83,6 +85,11 @@ impl Metrics {
         );
         r.register_with_unit("barrage_worker_overlay", "Rows in memory", Unit::Bytes, m.overlay_bytes);
         r.register("barrage_worker_partition_stopped", "1 when the partition has stopped", m.stopped);
+        r.register(
+            "barrage_worker_outgoing_rows",
+            "Derived events and notifications that are not acknowledged yet",
+            m.outgoing,
+        );
         r.register_with_unit("barrage_state_commit_duration", "Time of a commit", Unit::Seconds, m.commit_seconds);
         r.register("barrage_worker_derived_sent", "Derived events appended for rooms", m.derived_sent);
         r.register("barrage_worker_notifications_published", "Notifications published", m.intents_published);
@@ -100,6 +107,7 @@ impl Metrics {
         }
         self.lag.get_or_create(&labels).set(0);
         self.stopped.get_or_create(&labels).set(0);
+        self.outgoing.get_or_create(&labels).set(0);
     }
 
     /// Takes away what a partition shows of the moment: another process shows it now. Counters stay, because one that
@@ -109,7 +117,13 @@ impl Metrics {
         self.stream_time.remove(labels);
         self.overlay_bytes.remove(labels);
         self.stopped.remove(labels);
+        self.outgoing.remove(labels);
         self.snapshots.last.remove(labels);
+    }
+
+    /// Shows what a partition has on its way out.
+    pub(crate) fn show_outgoing(&self, labels: &PartitionLabels, rows: u64) {
+        self.outgoing.get_or_create(labels).set(i64::try_from(rows).unwrap_or(i64::MAX));
     }
 
     /// Counts what lies between two commits.

@@ -222,6 +222,7 @@ impl Runner {
             .get_or_create(&self.labels)
             .set(i64::try_from(engine_bytes).unwrap_or(i64::MAX));
         let outgoing = engine.outgoing();
+        self.common.metrics.show_outgoing(&self.labels, outgoing);
         // First, so that nobody sees all records applied and nothing on its way when there is.
         self.shared.with_status(|status| status.outgoing = outgoing);
         self.shared.publish(&after);
@@ -310,6 +311,7 @@ impl Runner {
             "the rebuilt state is in use"
         );
         let outgoing = rebuild.engine.outgoing();
+        self.common.metrics.show_outgoing(&self.labels, outgoing);
         self.shared.with_status(|status| status.outgoing = outgoing);
         self.shared.replace(rebuild.engine.store(), new);
         self.shared.with_status(|status| {

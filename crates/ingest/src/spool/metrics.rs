@@ -15,6 +15,7 @@ pub struct SpoolMetrics {
     pub(crate) partitions: Gauge,
     pub(crate) waiting_records: Gauge,
     pub(crate) waiting_bytes: Gauge,
+    pub(crate) bytes_max: Gauge,
     pub(crate) since: Gauge,
     pub(crate) failed: Gauge,
     pub(crate) expired: Gauge,
@@ -43,6 +44,8 @@ impl SpoolMetrics {
             Unit::Bytes,
             own.waiting_bytes.clone(),
         );
+        // The unit is in the middle of this name, so it is not registered as one.
+        registry.register("bytes_max", "Most bytes that may wait in the spool", own.bytes_max.clone());
         registry.register_with_unit(
             "active",
             "How long records have been waiting in the spool without a break, 0 when none do",

@@ -92,6 +92,7 @@ impl Spool {
         log: Arc<dyn EventLog>,
         metrics: SpoolMetrics,
     ) -> Result<Self, SpoolError> {
+        metrics.bytes_max.set(i64::try_from(options.bytes_max).unwrap_or(i64::MAX));
         let disk = disk::Disk::open(dir, &options, log.as_ref(), &metrics)?;
         let state = State::new(disk, log.as_ref());
         let inner = Arc::new(Inner {

@@ -9,7 +9,7 @@ pub struct SpoolOptions {
     /// How long the log may take to acknowledge before the spool takes over, 10 to 1,500. Default 500. What the spool
     /// then needs for its own disk must fit into `ingest.append_budget_ms`.
     pub takeover_ms: u64,
-    /// Most bytes that wait on the disk, 1 MiB to 1 PiB. Default 68,719,476,736 (64 GiB): about 100 million callbacks.
+    /// Most bytes that wait on the disk, 1 MiB to 1 PiB. Default 68,719,476,736 (64 GiB): about 100 million records.
     /// When they are used up, or the disk is full before, callbacks are refused.
     pub bytes_max: u64,
     /// Size of a file of the spool, 1 MiB to 1 GiB. Default 67,108,864 (64 MiB). Two are reserved from the start, so

@@ -53,6 +53,7 @@ impl Runner {
     fn opened(&mut self, opened: Result<Engine, Stop>) {
         match opened {
             Ok(engine) => {
+                self.common.metrics.show_outgoing(&self.labels, engine.outgoing());
                 self.shared.with_status(|status| status.outgoing = engine.outgoing());
                 if self.waiting.follow.is_some() {
                     let log = self.common.log.as_ref();
