@@ -2,13 +2,16 @@
 
 mod common;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
 use barrage_kafka_fixture::{Broker, prefix};
 use common::cluster::{Cluster, KEY, Own, SESSION_MS};
 use common::scene::{Scene, Setting, alone, assert_same, evening};
-use common::{Server, all_reads, differences_at};
+use common::{Server, all_reads, differences_at, reads_of};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
 
 fn play(cluster: &Cluster, file: &str) {
     let (code, output) = common::run_with(
@@ -18,10 +21,60 @@ fn play(cluster: &Cluster, file: &str) {
     assert_eq!(code, 0, "{output}");
 }
 
+/// Notifications in the topic by id, and how often each is there.
+fn notified_on_kafka(broker: &Broker, prefix: &str) -> BTreeMap<String, usize> {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", broker.brokers()).set("group.id", format!("{prefix}listener"));
+    let client: BaseConsumer = config.create().expect("a client");
+    let (topic, patience) = (format!("{prefix}notifications"), Duration::from_secs(30));
+    let metadata = client.fetch_metadata(Some(&topic), patience).expect("the topic is there");
+    let mut left = 0;
+    let mut all = TopicPartitionList::new();
+    for partition in metadata.topics()[0].partitions() {
+        let (low, high) = client.fetch_watermarks(&topic, partition.id(), patience).expect("it has bounds");
+        left += high - low;
+        all.add_partition_offset(&topic, partition.id(), Offset::Beginning).expect("an offset");
+    }
+    client.assign(&all).expect("assigned");
+    let mut ids = BTreeMap::new();
+    while left > 0 {
+        let message = client.poll(patience).expect("the rest of the messages").expect("a message");
+        let id = String::from_utf8(message.key().expect("the id is the key").to_vec()).expect("UTF-8");
+        let text: serde_json::Value = serde_json::from_slice(message.payload().expect("a text")).expect("JSON");
+        assert_eq!(text["id"], id.as_str());
+        *ids.entry(id).or_insert(0) += 1;
+        left -= 1;
+    }
+    ids
+}
+
+/// Levels among notified ids: what was notified of a room's count depends on which counts the room passed through.
+fn levels<'a>(ids: impl IntoIterator<Item = &'a String>) -> BTreeSet<&'a str> {
+    ids.into_iter().map(String::as_str).filter(|id| id.starts_with("level_reached/")).collect()
+}
+
+/// Whoever listens on Kafka is told what the file of one process says, once where nothing fails, and nothing more by a
+/// rebuild. Gives how many levels that are.
+fn same_notifications(cluster: &Cluster, broker: &Broker, alone: &Path, seed: u64) -> usize {
+    let told = notified_on_kafka(broker, &cluster.prefix);
+    assert!(told.values().all(|times| *times == 1), "seed {seed}: nothing failed, but {told:?}");
+    let file = std::fs::read_to_string(alone.join("notifications/notifications.jsonl")).expect("notifications");
+    let line = |line: &str| serde_json::from_str::<serde_json::Value>(line).expect("JSON")["id"].clone();
+    let own: Vec<String> = file.lines().map(|text| line(text).as_str().expect("an id").to_owned()).collect();
+    assert_eq!(levels(told.keys()), levels(&own), "seed {seed}");
+    let (exit, output) =
+        common::run_with(["rebuild", "--all", "--query", cluster.query()], &[("BARRAGE_API_KEY", KEY)]);
+    assert_eq!(exit, 0, "{output}");
+    cluster.drained();
+    assert_eq!(notified_on_kafka(broker, &cluster.prefix), told, "seed {seed}: a rebuild tells nobody");
+    levels(&own).len()
+}
+
 #[test]
 fn ten_evenings_give_the_same_answers_in_one_process_and_in_seven() {
     let _alone = alone();
     let broker = Broker::start(1);
+    let mut levels = 0;
     for seed in 1..=10 {
         let mut dir = tempfile::tempdir().expect("a directory");
         dir.disable_cleanup(std::env::var_os("BARRAGE_KEEP").is_some());
@@ -39,9 +92,13 @@ fn ten_evenings_give_the_same_answers_in_one_process_and_in_seven() {
             assert!(found.is_empty(), "seed {seed}: {} differences from the truth: {:#?}", found.len(), found.first());
             assert_same(&expected, &all_reads(query, &truth), &format!("seed {seed}"));
         }
+        if seed <= 2 {
+            levels += same_notifications(&cluster, &broker, &alone.dir, seed);
+        }
         alone.stop();
         cluster.stop();
     }
+    assert!(levels > 0, "nobody reached a level");
 }
 
 #[test]
@@ -50,13 +107,17 @@ fn recorded_rooms_are_counted_on_kafka_as_they_were() {
         common::skipped("recorded rooms on Kafka: BARRAGE_RECORDINGS names no folder of recordings");
         return;
     };
-    if std::env::var_os("TORTURE").is_none() {
-        common::skipped("recorded rooms on Kafka: they take minutes and are part of `make torture`");
-        return;
-    }
+    let names: &[&str] = if std::env::var_os("TORTURE").is_some() {
+        &["burst", "rejoin", "developer"]
+    } else {
+        common::skipped(
+            "the recordings burst and developer on Kafka: they take minutes and are part of `make torture`",
+        );
+        &["rejoin"]
+    };
     let _alone = alone();
     let broker = Broker::start(1);
-    for name in ["burst", "rejoin", "developer"] {
+    for name in names {
         let dir = tempfile::tempdir().expect("a directory");
         let file = Path::new(&folder).join(name);
         let (recording, expected) = common::recording_in(&file);
@@ -67,8 +128,18 @@ fn recorded_rooms_are_counted_on_kafka_as_they_were() {
         let cluster = Cluster::start_with(dir.path(), &broker.brokers(), &prefix(), (2, 3, 2), &own);
         play(&cluster, recording.to_str().expect("UTF-8"));
         cluster.drained();
-        let found = differences_at(cluster.query(), &expected, false);
-        assert!(found.is_empty(), "{name}: {} differences, the first: {:#?}", found.len(), found.first());
+        let alone = Server::start_with(&dir.path().join("alone"), &["--config", shipped.to_str().expect("UTF-8")]);
+        alone.replay(&recording);
+        alone.drained();
+        // Of the answers about users, which are counted one by one below, every seventh is compared in full.
+        let reads = reads_of(&alone.query, &expected, 7);
+        for query in &cluster.queries {
+            let query = query.query.as_deref().expect("a query process");
+            let found = differences_at(query, &expected, false);
+            assert!(found.is_empty(), "{name}: {} differences, the first: {:#?}", found.len(), found.first());
+            assert_same(&reads, &reads_of(query, &expected, 7), name);
+        }
+        alone.stop();
         cluster.stop();
     }
 }
@@ -125,8 +196,9 @@ fn happen(fault: Fault, cluster: &mut Cluster, broker: &Broker, dice: &mut Dice)
             cluster.projectors[projector].restart();
         }
         Fault::QueryKilled => {
-            cluster.queries[0].kill();
-            cluster.queries[0].restart();
+            let query = dice.below(cluster.queries.len());
+            cluster.queries[query].kill();
+            cluster.queries[query].restart();
         }
         Fault::ProjectorLeaves => {
             cluster.projectors[projector].stop();
@@ -182,17 +254,23 @@ fn whatever_fails_nothing_answered_is_lost_and_nothing_counts_twice() {
         let after = u64::try_from(dice.below(sent / 2) + 1).expect("small");
         let begun = std::time::Instant::now();
         let sent = scene.send_through(share, after, |cluster, broker| happen(fault, cluster, broker, &mut dice));
+        let seconds = begun.elapsed().as_secs_f64();
+        assert!(sent.in_flight > 0, "no request was in flight");
+        flying += sent.in_flight;
+        // Of many faults every fifth is judged by itself, too: each time all records so far are read and applied anew.
+        let judged = rounds <= 20 || round % 5 == 4;
+        if judged {
+            scene.judge(20);
+        }
         println!(
-            "seed {}: {fault:?} after {after} answers, {} in flight, {} unanswered {:?}, {:.1} s",
+            "seed {}: {fault:?} after {after} answers, {} in flight, {} unanswered {:?}, {seconds:.1} s{}",
             seed + round as u64,
             sent.in_flight,
             sent.open,
             sent.refusals,
-            begun.elapsed().as_secs_f64()
+            if judged { format!(", judged after {:.1} s", begun.elapsed().as_secs_f64()) } else { String::new() }
         );
-        flying += sent.in_flight;
     }
     println!("{again} lines sent again; {flying} in flight at the faults");
-    assert!(flying > 0, "no request was in flight at any fault");
     scene.end();
 }

@@ -286,6 +286,11 @@ const VIEWER_SORTS: [&str; 5] = ["messages", "recent", "watch", "likes", "gift_v
 
 /// Every read about every room and user of the evening, without what differs from run to run.
 pub(crate) fn all_reads(query: &str, truth: &Json) -> BTreeMap<String, Json> {
+    reads_of(query, truth, 1)
+}
+
+/// The same of one user in `every`.
+pub(crate) fn reads_of(query: &str, truth: &Json, every: usize) -> BTreeMap<String, Json> {
     let at = truth["last_ms"].as_i64().expect("a time") + 3_600_000;
     let mut reads = BTreeMap::new();
     let mut read = |path: String| {
@@ -308,7 +313,7 @@ pub(crate) fn all_reads(query: &str, truth: &Json) -> BTreeMap<String, Json> {
             read(format!("/v1/rooms/{room}/viewers?sort={sort}&limit=1000&at={at}"));
         }
     }
-    for user in truth["users"].as_object().expect("users").keys() {
+    for user in truth["users"].as_object().expect("users").keys().step_by(every) {
         read(format!("/v1/users/{}?at={at}", escape(user)));
     }
     reads

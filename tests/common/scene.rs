@@ -18,7 +18,7 @@ use barrage_replay::{Line, LineKind, Options, Progress, Recording, Stop, Target,
 use serde_json::Value as Json;
 
 use super::cluster::{Cluster, KEY, Own};
-use super::{Server, all_reads, hashes, run, wait_until};
+use super::{Server, all_reads, hashes, reads_of, run, run_with, wait_until};
 
 /// One test at a time: each is a broker and several processes, and three of them starve each other on two cores.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -99,6 +99,10 @@ pub(crate) struct Scene {
     /// Lines that are sent again because they were not answered OK.
     pub(crate) open: Vec<Line>,
     answered: Vec<Line>,
+    /// One process on the embedded log that gets what was answered and nothing happens to; made when it is first asked.
+    beside: Option<Server>,
+    /// How much of `answered` it has.
+    told: usize,
     /// All lines of the evening.
     pub(crate) total: usize,
     /// Answers to before-callbacks count for nothing while this is set: their lines are sent again.
@@ -156,6 +160,8 @@ impl Scene {
             rest: lines.into_iter(),
             open: Vec::new(),
             answered: Vec::new(),
+            beside: None,
+            told: 0,
             total,
             doubt_before: false,
             _alone: alone,
@@ -176,7 +182,8 @@ impl Scene {
     ) -> Sent {
         let mut lines = std::mem::take(&mut self.open);
         lines.extend(self.rest.by_ref().take(count));
-        let after = after.min(lines.len() as u64 / 2);
+        let all = lines.len() as u64;
+        let after = after.min(all / 2);
         let ledger_file = self.dir.path().join("ledger.jsonl");
         let ledger = barrage_replay::Ledger::create(&ledger_file).expect("a ledger");
         let target = Target::new(&self.cluster.balancer.url).and_then(|t| t.with_key(KEY)).expect("our own address");
@@ -190,8 +197,12 @@ impl Scene {
         std::thread::scope(|scope| {
             let (seen, flying) = (Arc::clone(&progress), &in_flight);
             let fault = scope.spawn(move || {
-                wait_until("the load has begun", || (seen.snapshot().answered() >= after).then_some(()));
-                flying.store(seen.snapshot().in_flight, Ordering::SeqCst);
+                wait_until("the load has begun, and requests are in flight", || {
+                    let now = seen.snapshot();
+                    flying.store(now.in_flight, Ordering::SeqCst);
+                    // Of a load that is over nothing is in flight any more.
+                    (now.answered() >= after && now.in_flight > 0 || now.answered() >= all).then_some(())
+                });
                 fault(cluster, broker);
             });
             runtime.block_on(async {
@@ -225,13 +236,35 @@ impl Scene {
     /// Sends the rest of the evening until every line was answered OK.
     pub(crate) fn send_rest(&mut self) {
         self.doubt_before = false;
-        let rest = self.rest.len();
-        let first = self.send(rest);
+        self.send_until_answered(self.rest.len());
+    }
+
+    fn send_until_answered(&mut self, count: usize) {
+        let first = self.send(count);
         let mut open = first.open;
         while open > 0 {
             assert!(open < self.total / 10, "{open} lines are refused by living servers: {:?}", first.refusals);
             open = self.send(0).open;
         }
+    }
+
+    /// Judges in the middle of the evening, when a fault is over: what was answered is there, and counts once, and the
+    /// state is that of a clean replay. Of the users one in `every` is asked for.
+    pub(crate) fn judge(&mut self, every: usize) {
+        self.send_until_answered(0);
+        self.cluster.drained();
+        missing_none(&self.answered, &in_log(&self.broker.brokers(), &self.cluster.prefix));
+        let beside = self.beside.get_or_insert_with(|| Server::start(&self.dir.path().join("beside")));
+        tell(beside, self.answered.get(self.told..).unwrap_or_default());
+        self.told = self.answered.len();
+        beside.drained();
+        let expected = reads_of(&beside.query, &self.truth, every);
+        assert_same(&expected, &reads_of(self.cluster.query(), &self.truth, every), "after the fault");
+        // The rows made anew from the log's start are those that were lived through.
+        let (exit, output) =
+            run_with(["rebuild", "--all", "--query", self.cluster.query()], &[("BARRAGE_API_KEY", KEY)]);
+        assert_eq!(exit, 0, "{output}");
+        assert_eq!(output.matches("the same numbers as before").count(), 8, "{output}");
     }
 
     /// All rooms of the evening.
@@ -247,6 +280,9 @@ impl Scene {
     /// Sends the rest, and judges.
     pub(crate) fn end(mut self) {
         self.send_rest();
+        if let Some(beside) = self.beside.take() {
+            beside.stop();
+        }
         let status = self.cluster.drained();
         missing_none(&self.answered, &in_log(&self.broker.brokers(), &self.cluster.prefix));
 
@@ -262,6 +298,21 @@ impl Scene {
         quiet.stop();
         replays_cleanly(self.dir.path(), &self.broker.brokers(), self.cluster, &status);
     }
+}
+
+/// Sends lines to one process, all of which it answers OK.
+fn tell(server: &Server, lines: &[Line]) {
+    if lines.is_empty() {
+        return;
+    }
+    let target = Target::new(&server.callback).and_then(|t| t.with_query(&server.query));
+    let target = target.and_then(|t| t.with_key(&server.key())).expect("our own addresses");
+    let options = Options { check_stream_time: false, ..Options::default() };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("threads");
+    let sent = lines.iter().cloned().map(Ok);
+    let summary = runtime.block_on(replay(sent, &target, &options, Progress::new(), &Stop::new(), None));
+    let summary = summary.expect("lines can be sent");
+    assert_eq!(summary.exit_code(), 0, "refused by a process that nothing happens to: {:?}", summary.first_failure);
 }
 
 /// Every line that was answered OK lies in the log, as often as it was answered.

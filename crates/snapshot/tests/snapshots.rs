@@ -80,7 +80,7 @@ fn a_folder_keeps_snapshots() {
 fn skipped(what: &str) {
     println!("SKIPPED: {what}");
     if let Some(file) = std::env::var_os("BARRAGE_SKIPPED") {
-        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(file).expect("a file");
+        let mut file = fs::OpenOptions::new().create(true).append(true).open(file).expect("a file");
         file.write_all(format!("SKIPPED: {what}\n").as_bytes()).expect("written");
     }
 }

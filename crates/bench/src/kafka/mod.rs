@@ -8,6 +8,7 @@ mod process;
 mod producer;
 mod project;
 mod readable;
+mod rules;
 mod spool;
 mod takeover;
 
@@ -38,6 +39,8 @@ pub(crate) enum Part {
     Takeover,
     /// A broker that stands still, and what waited for it.
     Spool,
+    /// A change of rules, until every ingest follows it.
+    Rules,
 }
 
 /// What all parts need.
@@ -69,6 +72,7 @@ pub(crate) fn run(report: &mut Report, dir: &Path, parts: &[Part]) -> Result<()>
             Part::Readable => readable::run(report, &bench)?,
             Part::Takeover => takeover::run(report, &bench)?,
             Part::Spool => spool::run(report, &bench)?,
+            Part::Rules => rules::run(report, &bench)?,
         }
     }
     Ok(())

@@ -13,7 +13,7 @@ use crate::clock::{ProcessTimes, process_time};
 use crate::server::{get, host, running, wait_for};
 
 /// The key that all processes of the bench share.
-const KEY: &str = "a-key-for-the-bench-0123456789";
+pub(super) const KEY: &str = "a-key-for-the-bench-0123456789";
 
 /// How often a metric is asked for while it is waited for.
 const ASK_EVERY: Duration = Duration::from_millis(40);
