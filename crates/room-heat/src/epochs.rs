@@ -74,7 +74,8 @@ impl Room {
 
     /// Where it stands in the lists of its generation.
     pub(crate) fn stands(&self) -> Stands {
-        let generation = Generation { number: self.generation, half_life_ms: self.half_life_ms, since_ms: 0 };
+        let generation =
+            Generation { number: self.generation, half_life_ms: self.half_life_ms, ..Generation::default() };
         let lists = [List::Heat, List::Recommended].into_iter().filter(|&list| self.is_listed(list));
         lists
             .map(|list| Stand { list: list as u8, generation: self.generation, score: self.log(&generation, list) })

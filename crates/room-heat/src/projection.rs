@@ -50,10 +50,7 @@ impl Projection for RoomHeats {
             | Event::GiftBilled(_)
             | Event::MembershipOpened(_)
             | Event::GroupDestroyed(_) => {}
-            Event::RulesApplied(_) => {
-                generation::current(cx)?;
-                return Ok(());
-            }
+            Event::RulesApplied(rules) => return Ok(generation::rules_applied(cx, rules.applied_at_ms)?),
             _ => return Ok(()),
         }
         let Some(group_id) = record.event.group_id() else { return Ok(()) };

@@ -108,6 +108,68 @@ fn a_change_of_the_half_life_carries_the_value_over() {
 }
 
 #[test]
+fn a_half_life_counts_from_when_it_was_applied_however_quiet_the_partition_is() {
+    const HOUR_MS: i64 = 60 * MINUTE_MS;
+    /// 8,000 thousandths after 18 half-lives of ten minutes.
+    const FULL: u64 = 8_000 << 18;
+    let near = |found: u64, wanted: u64, name: &str| {
+        assert!(found.abs_diff(wanted) <= 1 + wanted / 10_000_000, "{name}: {found} for {wanted}");
+    };
+    // From ten minutes to an hour. When the rules are applied, when something happens next, and what a room that was
+    // full at the start has at some times.
+    for (name, applied, next, scores) in [
+        ("live", HOUR_MS / 2, HOUR_MS, [(30 * MINUTE_MS, FULL >> 3), (90 * MINUTE_MS, FULL >> 4)]),
+        ("live, hours later", 3 * HOUR_MS, 4 * HOUR_MS, [(3 * HOUR_MS, FULL >> 18), (5 * HOUR_MS, FULL >> 20)]),
+        // A recording is replayed years later: the change is at its next event.
+        ("replayed", 1 << 40, 10 * MINUTE_MS, [(10 * MINUTE_MS, FULL >> 1), (70 * MINUTE_MS, FULL >> 2)]),
+        // The clock of the ingest that applied the rules is behind, or the record is one that tells no time.
+        ("behind", -HOUR_MS, 10 * MINUTE_MS, [(0, FULL), (60 * MINUTE_MS, FULL >> 1)]),
+    ] {
+        let mut harness = new(RuleSet::default());
+        happen(&mut harness, 1, 1, 0, &What::Gift { combo: None, value: (FULL - 1_000) / 50 });
+        harness.rules.heat.half_life_ms = 3_600_000;
+        happen(&mut harness, 0, 0, applied, &What::Rules);
+        // When the next event comes is not known yet: a replayed change is at the time of whoever asks.
+        for (at, score) in scores.into_iter().take(if name == "replayed" { 1 } else { 2 }) {
+            near(heat(&mut harness, 1, at).0, score, name);
+        }
+        // Something happens elsewhere in the partition, and then in the room itself.
+        happen(&mut harness, 2, 1, next, &What::Text);
+        for (at, score) in scores {
+            near(heat(&mut harness, 1, at).0, score, name);
+        }
+        happen(&mut harness, 1, 1, next, &What::Join { users: Vec::new() });
+        for (at, score) in scores.into_iter().filter(|(at, _)| *at >= next) {
+            near(heat(&mut harness, 1, at).0, score, name);
+        }
+        let row = harness.store.get::<Generations>(&()).expect("reads").expect("a row");
+        assert!(row.generations.iter().all(|generation| generation.until_ms == 0), "{name}: {row:?}");
+        check_rankings(&harness);
+    }
+}
+
+#[test]
+fn half_lives_that_follow_each_other_while_nothing_happens_count_one_after_the_other() {
+    let mut harness = new(RuleSet::default());
+    for user in 0..8 {
+        happen(&mut harness, 1, user, 0, &What::Text);
+    }
+    for (applied, half_life) in [(10, 20), (30, 60), (90, 10)] {
+        harness.rules.heat.half_life_ms = half_life * 60_000;
+        happen(&mut harness, 0, 0, applied * MINUTE_MS, &What::Rules);
+    }
+    // One that is sent again, of a version before, changes nothing.
+    happen(&mut harness, 0, 0, 0, &What::Rules);
+    assert_eq!(heat(&mut harness, 1, 100 * MINUTE_MS).0, 500, "half of it at 10, 30, 90 and 100 min");
+    happen(&mut harness, 1, 0, 100 * MINUTE_MS, &What::Text);
+    assert_eq!(heat(&mut harness, 1, 100 * MINUTE_MS).0, 1_500);
+    harness.commit(usize::MAX);
+    let row = harness.store.get::<Generations>(&()).expect("reads").expect("a row");
+    let since: Vec<i64> = row.generations.iter().map(|g| (g.since_ms - common::START_MS) / MINUTE_MS).collect();
+    assert_eq!(since[1..], [10, 30, 90]);
+}
+
+#[test]
 fn half_lives_that_change_all_the_time_stay_bounded() {
     let mut harness = new(RuleSet::default());
     happen(&mut harness, 1, 1, 0, &What::Text);
