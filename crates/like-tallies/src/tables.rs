@@ -16,6 +16,10 @@ table!(
     /// Accounts over all rooms: app, account.
     Accounts, 50, "like_tallies.accounts", of Account, proto::Account
 );
+table!(
+    /// How far back this partition knows what it keeps: one row.
+    Kept, 52, "like_tallies.kept", (), proto::Kept
+);
 
 /// Combos whose messages may still come, by [`combo_hash`](crate::combos::combo_hash); in partitions of either topic.
 #[derive(Debug)]

@@ -265,6 +265,58 @@ fn rooms_are_ranked_by_likes_and_by_gift_value() {
 }
 
 #[test]
+fn a_window_is_cut_to_the_hours_that_are_kept_of_everybody() {
+    const HOUR_MS: i64 = 3_600_000;
+    let mut rooms = new(RoomTallies);
+    let given = |account: &str, value: u64| {
+        let custom = wire::CustomFields { count: 1, value, ..wire::CustomFields::default() };
+        let gift = wire::Message { from_account: account.to_owned(), ..message(9, custom) };
+        wire::envelope::Event::AfterSend(gift)
+    };
+    let windows = |rooms: &mut Harness| -> Vec<((i64, i64), Vec<String>)> {
+        let spans = [(12, 13), (0, 13), (-9_999, 13), (12, 96), (60, 84)];
+        let one = |(from, to): (i64, i64)| {
+            let span = (START_MS + from * HOUR_MS, START_MS + to * HOUR_MS);
+            let answer = read(rooms, |cx| LikeTallies.viewers_between(cx, "room", "gift_value", span, (10, None)));
+            let answer = answer.expect("reads").expect("ours");
+            let names = answer.page.viewers.iter().map(|viewer| viewer["account"].as_str().expect("text").to_owned());
+            let hours = |ms: i64| (ms - START_MS) / HOUR_MS;
+            ((hours(answer.span.0), hours(answer.span.1)), names.collect())
+        };
+        spans.map(one).to_vec()
+    };
+    let names = |names: &[&str]| -> Vec<String> { names.iter().map(|name| (*name).to_owned()).collect() };
+    // At noon of the first day.
+    apply(&mut rooms, 12 * HOUR_MS, 12 * HOUR_MS, given("ann", 1_000));
+    apply(&mut rooms, 12 * HOUR_MS, 12 * HOUR_MS, given("bob", 10));
+    let both = names(&["ann", "bob"]);
+    assert_eq!(
+        windows(&mut rooms),
+        [
+            ((12, 13), both.clone()),
+            ((0, 13), both.clone()),
+            ((-36, 13), both.clone()),
+            ((12, 96), both.clone()),
+            ((60, 84), names(&[])),
+        ]
+    );
+    // Three days later one of them gives again, and the rules keep more from then on.
+    apply(&mut rooms, 84 * HOUR_MS, 84 * HOUR_MS, given("ann", 1));
+    rooms.rules.retention.minutes_ms = 96 * 3_600_000;
+    apply(&mut rooms, 84 * HOUR_MS, 84 * HOUR_MS, given("ann", 1));
+    assert_eq!(
+        windows(&mut rooms),
+        [
+            ((13, 13), names(&[])),
+            ((13, 13), names(&[])),
+            ((13, 13), names(&[])),
+            ((36, 96), names(&["ann"])),
+            ((60, 84), names(&[])),
+        ]
+    );
+}
+
+#[test]
 fn a_window_says_what_span_it_answers_for() {
     let mut rooms = new(RoomTallies);
     apply(&mut rooms, 0, 0, likes(7));
