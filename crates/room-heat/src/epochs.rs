@@ -30,11 +30,11 @@ pub(crate) enum List {
 /// Bits of a logarithm behind the point.
 pub(crate) const LOG_BITS: u32 = 32;
 
-fn wide(low: u64, high: u64) -> u128 {
+pub(crate) fn wide(low: u64, high: u64) -> u128 {
     u128::from(high) << 64 | u128::from(low)
 }
 
-fn halves(wide: u128) -> (u64, u64) {
+pub(crate) fn halves(wide: u128) -> (u64, u64) {
     let low = u64::try_from(wide & u128::from(u64::MAX)).unwrap_or(u64::MAX);
     (low, u64::try_from(wide >> 64).unwrap_or(u64::MAX))
 }

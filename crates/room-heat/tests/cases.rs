@@ -82,6 +82,39 @@ fn a_change_of_weights_counts_from_its_place_in_the_log_on() {
 }
 
 #[test]
+fn a_late_message_of_a_combo_moves_what_the_combo_added_and_no_more() {
+    // The weight changes between the messages of a combo of 100, then an earlier one comes: of this half-life, or of the
+    // one before. What the combo is worth at the later one's time (a minute is a tenth of a half-life), beside what
+    // others added.
+    for (name, change, first, wanted) in [
+        ("the weight is the same", (50, 600_000), 14, 4_665),
+        ("it grows", (5_000, 600_000), 14, 4_665),
+        ("it falls", (1, 600_000), 14, 4_665),
+        ("it grows, in another half-life", (5_000, 600_000), 5, 2_500),
+        ("it falls to nothing, in another half-life", (0, 600_000), 5, 2_500),
+        ("another half-life is in force", (5_000, 1_200_000), 14, 5_000),
+    ] {
+        let mut harness = new(RuleSet::default());
+        harness.rules.heat.message = 0;
+        let combo = |value: u64| What::Gift { combo: Some(1), value };
+        let at = 15 * MINUTE_MS;
+        happen(&mut harness, 1, 1, at, &combo(100));
+        happen(&mut harness, 1, 2, at, &What::Join { users: vec![2, 3, 4] });
+        (harness.rules.heat.gift_value, harness.rules.heat.half_life_ms) = change;
+        happen(&mut harness, 0, 0, at, &What::Rules);
+        let earlier = record(1, 1, (common::START_MS + first * MINUTE_MS, common::START_MS + at), &combo(40));
+        harness.apply(&EnvelopeView::decode(&earlier).expect("our own record")).expect("applies");
+        let found = heat(&mut harness, 1, at).0;
+        assert!(found.abs_diff(wanted + 6_000) <= 1, "{name}: {found} for {wanted} and 6000");
+        // And one that grows adds by the weight in force.
+        happen(&mut harness, 1, 1, at, &combo(102));
+        let more = heat(&mut harness, 1, at).0 - found;
+        let full = 2 * change.0;
+        assert!(more <= full + 1 && more + 1 >= full / 2, "{name}: {more} of {full}");
+    }
+}
+
+#[test]
 fn a_change_of_the_half_life_carries_the_value_over() {
     let mut harness = new(RuleSet::default());
     for user in 0..8 {
