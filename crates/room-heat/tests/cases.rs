@@ -247,6 +247,33 @@ fn one_giver_does_not_buy_the_top_of_the_recommendations() {
 }
 
 #[test]
+fn one_account_holds_twice_the_cap_at_most_however_fresh_the_room_is() {
+    for (first, cap, half_life) in [(0, 50_000, 600_000), (599_999, 50_000, 600_000), (0, 7_000, 60_000)] {
+        let mut harness = new(RuleSet::default());
+        (harness.rules.heat.account_max, harness.rules.heat.half_life_ms) = (cap, half_life);
+        let step = i64::try_from(half_life).expect("small");
+        let mut most = 0;
+        // It gives a fortune at the beginning of every half-life, and again a moment later.
+        for n in 0..40 {
+            for at in [n * step, n * step + 1] {
+                happen(&mut harness, 1, 7, at.max(first), &What::Gift { combo: None, value: 10_000_000 });
+            }
+            most = most.max(heat(&mut harness, 1, (n * step).max(first)).1);
+        }
+        assert!(most <= 2 * cap && most > 2 * cap - 10, "{most} with a cap of {cap}");
+        // What it has in the first half-life is the cap, as in any room; who does little counts twice.
+        let mut harness = new(harness.rules);
+        happen(&mut harness, 1, 7, 0, &What::Gift { combo: None, value: 10_000_000 });
+        assert_eq!(heat(&mut harness, 1, 0).1, cap);
+        happen(&mut harness, 1, 8, 0, &What::Text);
+        assert_eq!(heat(&mut harness, 1, 0).1, cap + 2_000);
+        // The gift's message is no more than the gift.
+        happen(&mut harness, 1, 7, 0, &What::Text);
+        assert_eq!(heat(&mut harness, 1, 0).1, cap + 2_000);
+    }
+}
+
+#[test]
 fn a_fresh_room_is_recommended_before_an_older_one_of_the_same_heat() {
     let mut harness = new(RuleSet::default());
     happen(&mut harness, 1, 0, 0, &What::Text);
