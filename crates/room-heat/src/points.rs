@@ -6,7 +6,7 @@ use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128_with_seed};
 use crate::epochs::{Sums, Way};
 use crate::generation::Slot;
 use crate::proto::{Account, Generation, Room};
-use crate::tables::Accounts;
+use crate::tables::{Accounts, account_bucket, accounts_from};
 
 /// As far as an event time may be ahead of its receipt.
 const AHEAD_MS: i64 = 60_000;
@@ -55,7 +55,7 @@ pub(crate) fn change(
     let now = minute_of(cx.stream_time_ms);
     let hash = who.hash(generation, epoch);
     let mut accounts = cx.buckets::<Accounts>()?;
-    accounts.expire_below(floor);
+    accounts.expire_below(accounts_from(floor));
     let by = match (accounts.get_mut(hash), way) {
         (Some(row), _) => {
             let before = capped(row.sum);
@@ -71,7 +71,8 @@ pub(crate) fn change(
             let sum = u64::try_from(heat).unwrap_or(u64::MAX);
             // Of an epoch that is over, what comes now is kept from now on.
             let end = minute_of(generation.begin_ms(epoch.saturating_add(1)));
-            accounts.insert(if end < floor { now } else { end }, hash, Account { sum });
+            let minute = if end < floor { now } else { end };
+            accounts.insert(account_bucket(minute, hash), hash, Account { sum });
             capped(sum)
         }
         // Forgotten: it stays counted.

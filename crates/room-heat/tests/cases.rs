@@ -4,15 +4,16 @@ mod common;
 
 use barrage_event::rules::RuleSet;
 use barrage_event::{EnvelopeView, proto as wire};
-use barrage_projection::{RankQuery, ReaderExt as _};
-use barrage_room_heat::tables::{Generations, Rooms};
+use barrage_projection::memory::Harness;
+use barrage_projection::{BucketTable as _, RankQuery, ReaderExt as _};
+use barrage_room_heat::tables::{Accounts, Generations, Rooms};
 use prost::Message as _;
 
 use common::{APP, What, check_rankings, happen, heat, new, ranked, record, rooms_name};
 
 const MINUTE_MS: i64 = 60_000;
 
-fn order(harness: &mut barrage_projection::memory::Harness, sort: &str, at: i64) -> Vec<String> {
+fn order(harness: &mut Harness, sort: &str, at: i64) -> Vec<String> {
     harness.commit(usize::MAX);
     check_rankings(harness);
     let found = ranked(&harness.store, RankQuery { keep: 100, ..RankQuery::all(sort) }, at);
@@ -244,6 +245,51 @@ fn one_giver_does_not_buy_the_top_of_the_recommendations() {
     happen(&mut harness, 1, 7, at + 10 * MINUTE_MS, &What::Gift { combo: None, value: 100_000 });
     let recommended = heat(&mut harness, 1, at + 10 * MINUTE_MS).1;
     assert!((75_000..75_100).contains(&recommended), "{recommended}");
+}
+
+#[test]
+fn more_accounts_than_are_kept_leave_most_of_them_capped() {
+    let mut harness = new(RuleSet::default());
+    let givers: Vec<u16> = (0..200).collect();
+    let give = |harness: &mut Harness| {
+        for giver in &givers {
+            happen(harness, 1, *giver, 1, &What::Gift { combo: None, value: 100_000 });
+        }
+    };
+    give(&mut harness);
+    let crowd = |from: u32, to: u32| {
+        let members = (from..to).map(|account| format!("crowd_{account}")).collect();
+        let joined = wire::MembersJoined { group_id: rooms_name(2), members, ..wire::MembersJoined::default() };
+        wire::Envelope {
+            id: vec![7; 16],
+            sdk_app_id: APP,
+            occurred_at: common::START_MS,
+            received_at: common::START_MS,
+            event: Some(wire::envelope::Event::MembersJoined(joined)),
+            ..wire::Envelope::default()
+        }
+        .encode_to_vec()
+    };
+    // All of one half-life: until the table is full, and one by one from then on.
+    let full = u32::try_from(Accounts::ROWS_MAX).expect("a number of rows");
+    harness.apply(&EnvelopeView::decode(&crowd(0, full - 200)).expect("our own record")).expect("applies");
+    let rows = |harness: &mut Harness| {
+        harness.commit(usize::MAX);
+        harness.store.rows.range(vec![Accounts::ID]..vec![Accounts::ID + 1]).count()
+    };
+    let mut before = rows(&mut harness);
+    assert_eq!(before, Accounts::ROWS_MAX);
+    for n in full..full + 50 {
+        harness.apply(&EnvelopeView::decode(&crowd(n, n + 1)).expect("our own record")).expect("applies");
+        let after = rows(&mut harness);
+        assert!(after + Accounts::ROWS_MAX / 32 + 1_000 > before, "{before} rows, then {after}");
+        before = after;
+    }
+    // The givers give as much again: few of them count again.
+    let (_, recommended) = heat(&mut harness, 1, 1);
+    give(&mut harness);
+    let (_, again) = heat(&mut harness, 1, 1);
+    assert!(again - recommended < recommended / 8, "{recommended}, then {again}");
 }
 
 #[test]
