@@ -81,7 +81,7 @@ impl Projection for AccountTallies {
     }
 
     fn tables(&self) -> Vec<TableDef> {
-        vec![TableDef::of::<Accounts>(), TableDef::buckets::<Combos>()]
+        vec![TableDef::of::<Accounts>(), TableDef::of::<Kept>(), TableDef::buckets::<Combos>()]
     }
 
     fn apply(&self, cx: &mut Context<'_>, record: &EnvelopeView<'_>) -> Result<(), ApplyError> {

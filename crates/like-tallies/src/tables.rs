@@ -27,8 +27,8 @@ pub struct Combos;
 impl BucketTable for Combos {
     const ID: u8 = 51;
     const NAME: &'static str = "like_tallies.combos";
-    // About 30 MB of memory. Above it the oldest combos are forgotten early: messages that still come of them count as
-    // new combos.
+    // About 35 MB of memory. Above it the oldest minute's combos are forgotten early: messages that still come of them
+    // count as new combos, and as too late.
     const ROWS_MAX: usize = 200_000;
     type Value = proto::Combo;
 }

@@ -179,14 +179,7 @@ impl<'c> Update<'_, 'c, '_> {
             add = add.saturating_add(added);
         }
         self.change(Way::Add, account, own.first_ms, add)?;
-        let mut rows = self.cx.buckets::<ComboHeats>()?;
-        if known.is_some_and(|known| known.first_ms == own.first_ms)
-            && let Some(row) = rows.get_mut(hash)
-        {
-            *row = own;
-        } else {
-            rows.insert(keeping.bucket(own.first_ms), hash, own);
-        }
+        self.cx.buckets::<ComboHeats>()?.insert(keeping.bucket(combo.last_ms), hash, own);
         Ok(())
     }
 
