@@ -133,12 +133,13 @@ pub fn parse(item: &str) -> Result<BusinessEvent<'_>, BusinessError> {
 /// A version of the rules, as the event that makes it valid. It names nobody: it is appended to every partition of
 /// both topics, each time with a route of an empty key.
 #[must_use]
-pub fn rules_applied(version: u32, rules_toml: &str, applied_by: &str) -> Callback<'static> {
-    let mut event = Vec::with_capacity(rules_toml.len() + applied_by.len() + 16);
+pub fn rules_applied(version: u32, rules_toml: &str, applied_by: &str, applied_at_ms: i64) -> Callback<'static> {
+    let mut event = Vec::with_capacity(rules_toml.len() + applied_by.len() + 32);
     let mut w = Writer::new(&mut event);
     w.uint64(1, u64::from(version));
     w.string(2, rules_toml);
     w.string(3, applied_by);
+    w.int64(4, applied_at_ms);
     Callback::own(command::RULES_APPLIED, &[], None, number::RULES_APPLIED, event)
 }
 

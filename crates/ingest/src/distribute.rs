@@ -372,7 +372,7 @@ impl Rules {
     /// Appends a version to these partitions, each by itself: all of them together may be larger than one append of
     /// the log.
     fn append(&self, rules: &RulesVersion, partitions: &[Partition]) -> Result<Vec<Durable>, AppendError> {
-        let event = business::rules_applied(rules.version, &rules.toml, &rules.applied_by);
+        let event = business::rules_applied(rules.version, &rules.toml, &rules.applied_by, rules.applied_at_ms);
         let stamp = Stamp {
             id: self.appender.next_id(),
             app: 0,

@@ -32,7 +32,7 @@ proptest! {
         let log = FaultyLog::new(Fault::Slow);
         let appender = Appender::new(log.clone(), 9);
         let partitions = log.all_partitions();
-        let event = business::rules_applied(1, "", "");
+        let event = business::rules_applied(1, "", "", 0);
         let mut expected = vec![Vec::new(); partitions.len()];
         for (taken, places) in steps {
             log.set(if taken { Fault::Slow } else { Fault::Full });

@@ -46,7 +46,7 @@ fn versions(records: &[(Partition, Vec<u8>)], partitions: &[Partition]) -> Vec<V
             let view = EnvelopeView::decode(bytes).unwrap();
             let Event::RulesApplied(rules) = view.event else { panic!("{view:?}") };
             assert_eq!((view.received_at_ms, view.occurred_at_ms), (0, 0), "rules must not move stream time");
-            assert_eq!(view.rules_version, rules.version);
+            assert_eq!((view.rules_version, rules.applied_at_ms), (rules.version, NOW_MS));
             RuleSet::from_toml(rules.rules_toml).unwrap().validate().unwrap();
             rules.version
         };

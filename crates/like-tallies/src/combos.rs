@@ -10,7 +10,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::happening::{Gift, Happening};
 use crate::proto::Combo;
-use crate::tables::Combos;
+use crate::tables::{Combos, Kept};
 
 /// Under which a combo is found: the app, the room, the giver, the gift and the combo's own id.
 #[must_use]
@@ -47,11 +47,11 @@ impl Keeping {
         self.floor
     }
 
-    /// The bucket of a combo that began at this time. One that comes too late is kept from now on, because what follows
-    /// of it will come as late.
+    /// The bucket of a combo whose last message is of this time. One that comes too late is kept from now on, because
+    /// what follows of it will come as late.
     #[must_use]
-    pub fn bucket(&self, first_ms: i64) -> u32 {
-        let own = minute_of(first_ms);
+    pub fn bucket(&self, last_ms: i64) -> u32 {
+        let own = minute_of(last_ms);
         if own < self.floor { self.now } else { own }
     }
 }
@@ -60,6 +60,49 @@ impl Keeping {
 #[must_use]
 pub fn counted(combo: &Combo) -> (u64, u64) {
     (combo.count.max(combo.billed_count), combo.value.max(combo.billed_value))
+}
+
+/// A combo lasts for so many times `gifts.combo_ms` at most, however closely its messages follow each other: all of it
+/// counts at the time of the first one.
+const LENGTHS_MAX: i64 = 6;
+
+/// Where a message or a bill stands to the combo that is known by its id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// It is of a combo that had this id before.
+    Before,
+    /// It is of this one.
+    In,
+    /// It begins another one.
+    Behind,
+}
+
+impl Combo {
+    fn place(&self, at_ms: i64, combo_ms: i64) -> Place {
+        let in_reach = |ms: i64, times: i64| at_ms <= ms.saturating_add(combo_ms.saturating_mul(times));
+        if at_ms < self.first_ms.saturating_sub(combo_ms) || self.before_ms > 0 && at_ms <= self.before_ms {
+            Place::Before
+        } else if in_reach(self.last_ms, 1) && in_reach(self.first_ms, LENGTHS_MAX) {
+            Place::In
+        } else {
+            Place::Behind
+        }
+    }
+
+    fn tell(&mut self, gift: &Gift<'_>) {
+        if gift.billed {
+            self.billed_count = self.billed_count.saturating_add(gift.count);
+            self.billed_value = self.billed_value.saturating_add(gift.value);
+        } else {
+            self.count = self.count.max(gift.count);
+            self.value = self.value.max(gift.value);
+        }
+    }
+
+    /// Whether a message of this combo tells that the one before had not ended: there are less than `combo_ms` between.
+    fn joins_before(&self, at_ms: i64, combo_ms: i64) -> bool {
+        self.before_ms > 0 && at_ms < self.first_ms && at_ms <= self.before_ms.saturating_add(combo_ms)
+    }
 }
 
 /// What a gift record adds, and when it is taken to have happened.
@@ -88,43 +131,54 @@ pub(crate) fn add(
     let keeping = Keeping::at(cx);
     let combo_ms = i64::try_from(cx.stamped.gifts.combo_ms).unwrap_or(i64::MAX);
     let hash = combo_hash(record.app, happening, gift);
-    let mut combos = cx.buckets::<Combos>()?;
-    combos.expire_below(keeping.floor());
-    let begun = Combo { first_ms: at_ms, ..Combo::default() };
-    let known = combos.get(hash).copied();
-    let late = minute_of(at_ms) < keeping.floor();
-    let mut added = Added { at_ms, too_late: late && known.is_none(), ..Added::default() };
+    let known = {
+        let mut combos = cx.buckets::<Combos>()?;
+        combos.expire_below(keeping.floor());
+        combos.get(hash).copied()
+    };
+    let place = known.map_or(Place::Behind, |known| known.place(at_ms, combo_ms));
+    // A message that tells more than the first one of a combo does, where the combo is none that is known.
+    let goes_on = place == Place::Behind && !gift.billed && gift.count > 1;
+    let too_late = match known {
+        None if minute_of(at_ms) < keeping.floor() => true,
+        None => goes_on && minute_of(at_ms.saturating_sub(combo_ms)) <= forgotten_early(cx)?,
+        Some(known) => match place {
+            Place::Before => true,
+            Place::In => known.joins_before(at_ms, combo_ms),
+            Place::Behind => goes_on && at_ms <= known.last_ms.saturating_add(combo_ms),
+        },
+    };
+    let mut added = Added { at_ms, too_late, ..Added::default() };
     let mut combo = match known {
-        Some(known) if at_ms < known.first_ms.saturating_sub(combo_ms) => {
-            // Of a combo that had this id before and is forgotten. What it counts as was told by its other messages.
-            return Ok(Added { too_late: true, ..added });
-        }
-        // An app that uses ids again: the combo before is over.
-        Some(known) if at_ms > known.first_ms.saturating_add(combo_ms) => begun,
-        Some(known) => known,
-        None => begun,
+        // What that combo counts as was told by its other messages; a bill is money, wherever it is counted.
+        Some(_) if place == Place::Before && !gift.billed => return Ok(added),
+        Some(known) if place != Place::Behind => known,
+        before => Combo {
+            first_ms: at_ms,
+            last_ms: at_ms,
+            before_ms: before.map_or(0, |before| before.last_ms),
+            ..Combo::default()
+        },
     };
     let before = counted(&combo);
-    if at_ms < combo.first_ms {
+    combo.last_ms = combo.last_ms.max(at_ms);
+    if place == Place::In && at_ms < combo.first_ms {
         added.moved = Some((combo.first_ms, before.0, before.1));
         combo.first_ms = at_ms;
     }
-    if gift.billed {
-        combo.billed_count = combo.billed_count.saturating_add(gift.count);
-        combo.billed_value = combo.billed_value.saturating_add(gift.value);
-    } else {
-        combo.count = combo.count.max(gift.count);
-        combo.value = combo.value.max(gift.value);
-    }
+    combo.tell(gift);
     let after = counted(&combo);
     added.at_ms = combo.first_ms;
     (added.count, added.value) = (after.0 - before.0, after.1 - before.1);
-    if known.is_some_and(|known| known.first_ms == combo.first_ms)
-        && let Some(row) = combos.get_mut(hash)
-    {
-        *row = combo;
-    } else {
-        combos.insert(keeping.bucket(combo.first_ms), hash, combo);
+    let lost = cx.buckets::<Combos>()?.insert(keeping.bucket(combo.last_ms), hash, combo);
+    if let Some(minute) = lost {
+        let kept = cx.table::<Kept>()?.entry(&())?;
+        kept.combos_lost = kept.combos_lost.max(minute);
     }
     Ok(added)
+}
+
+/// The newest minute whose combos were forgotten early, because there were too many; 0 when none were.
+fn forgotten_early(cx: &mut Context<'_>) -> Result<u32, StoreError> {
+    Ok(cx.table::<Kept>()?.get(&())?.map_or(0, |kept| kept.combos_lost))
 }

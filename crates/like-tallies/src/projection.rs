@@ -8,7 +8,7 @@ use crate::combos;
 use crate::happening::{Happening, What};
 use crate::proto::{Account, RoomSeconds, Totals};
 use crate::seconds::{self, like_second, open_from};
-use crate::tables::{Accounts, Combos, Rooms, Viewers};
+use crate::tables::{Accounts, Combos, Kept, Rooms, Viewers};
 use crate::totals::{HOUR_MS, HOURS_MAX, hour_of};
 
 /// Rooms with open seconds that an account has at most; above it those of the room that was liked longest ago are
@@ -33,10 +33,12 @@ impl Projection for RoomTallies {
     }
 
     fn tables(&self) -> Vec<TableDef> {
-        vec![TableDef::of::<Rooms>(), TableDef::of::<Viewers>(), TableDef::buckets::<Combos>()]
+        vec![TableDef::of::<Rooms>(), TableDef::of::<Viewers>(), TableDef::of::<Kept>(), TableDef::buckets::<Combos>()]
     }
 
     fn apply(&self, cx: &mut Context<'_>, record: &EnvelopeView<'_>) -> Result<(), ApplyError> {
+        // At every record, so that it follows from how far the partition is.
+        let hours_from = hours_from(cx)?;
         let Some(happening) = Happening::of(record, cx.stamped) else { return Ok(()) };
         let room = (record.app, happening.room);
         let viewer = (record.app, happening.room, happening.account);
@@ -44,7 +46,7 @@ impl Projection for RoomTallies {
             What::Likes { stated, refused: true } => totals(cx, room)?.likes.get_or_insert_default().refuse(stated),
             What::Likes { stated, refused: false } => {
                 let second = like_second(record, cx.stamped);
-                let (open_from, hours_from) = (open_from(cx), hours_from(cx));
+                let open_from = open_from(cx);
                 let rules = &cx.stamped.likes;
                 let row = cx.table::<Viewers>()?.entry(&viewer)?;
                 let counted = seconds::count(&mut row.seconds, (second, open_from), stated, rules);
@@ -56,7 +58,6 @@ impl Projection for RoomTallies {
                     Some(gift) => combos::add(cx, record, &happening, &gift)?,
                     None => combos::Added::default(),
                 };
-                let hours_from = hours_from(cx);
                 cx.table::<Viewers>()?.entry(&viewer)?.add_gift(message, &added, hours_from);
                 totals(cx, room)?.gifts.get_or_insert_default().add(message, &added);
             }
@@ -80,7 +81,7 @@ impl Projection for AccountTallies {
     }
 
     fn tables(&self) -> Vec<TableDef> {
-        vec![TableDef::of::<Accounts>(), TableDef::buckets::<Combos>()]
+        vec![TableDef::of::<Accounts>(), TableDef::of::<Kept>(), TableDef::buckets::<Combos>()]
     }
 
     fn apply(&self, cx: &mut Context<'_>, record: &EnvelopeView<'_>) -> Result<(), ApplyError> {
@@ -121,10 +122,16 @@ fn totals<'c>(cx: &'c mut Context<'_>, room: (u32, &str)) -> Result<&'c mut Tota
     cx.table::<Rooms>()?.entry(&room)
 }
 
-/// The first hour of which viewers keep what they did.
-fn hours_from(cx: &Context<'_>) -> u32 {
+/// The first hour of which every viewer keeps what it did. It never goes back: what is gone does not come again when
+/// the rules keep more from now on.
+fn hours_from(cx: &mut Context<'_>) -> Result<u32, StoreError> {
     let keep_ms = i64::try_from(cx.rules.retention.minutes_ms).unwrap_or(i64::MAX);
-    hour_of(cx.stream_time_ms.saturating_sub(keep_ms.min(i64::from(HOURS_MAX) * HOUR_MS)))
+    let from = hour_of(cx.stream_time_ms.saturating_sub(keep_ms.min(i64::from(HOURS_MAX) * HOUR_MS)));
+    let known = cx.table::<Kept>()?.get(&())?.map_or(0, |kept| kept.hours_from);
+    if from > known {
+        cx.table::<Kept>()?.entry(&())?.hours_from = from;
+    }
+    Ok(from.max(known))
 }
 
 impl Account {

@@ -8,7 +8,7 @@ use barrage_projection::{
 use serde_json::{Map, Value as Json};
 
 use crate::proto::{GiftTally, LikeTally, MembershipTally, Totals, Viewer, ViewerGifts, ViewerLikes};
-use crate::tables::{Accounts, Rooms, Viewers};
+use crate::tables::{Accounts, Kept, Rooms, Viewers};
 use crate::totals::{HOUR_MS, hour_of};
 
 /// A room or account without a row has the fields too, so that an answer always has the same form.
@@ -121,7 +121,8 @@ pub(crate) fn viewers(
     Ok(Some(ViewersPage { viewers: viewers.collect(), next }))
 }
 
-/// The same by what they did in the hours that overlap [`from_ms`, `to_ms`), as far back as hours are kept.
+/// The same by what they did in the hours that overlap [`from_ms`, `to_ms`), as far back as every viewer keeps them: rows
+/// that were not touched lately may have older ones still.
 pub(crate) fn viewers_between(
     cx: &ReadContext<'_>,
     room: &str,
@@ -132,6 +133,8 @@ pub(crate) fn viewers_between(
     let first = hour_of(from_ms);
     // One past the hour that the last ms of the span lies in; none where the span is empty.
     let end = if to_ms > from_ms.max(0) { hour_of(to_ms - 1).saturating_add(1) } else { first };
+    let kept_from = cx.reader.get::<Kept>(&())?.map_or(0, |kept| kept.hours_from);
+    let first = first.max(kept_from).min(end);
     let hours = first..end;
     let span = (i64::from(first) * HOUR_MS, i64::from(end) * HOUR_MS);
     let Some((best, next)) = top(cx, room, (limit, after), |row| Did::in_hours(row, &hours).score(sort))? else {

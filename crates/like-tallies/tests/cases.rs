@@ -2,10 +2,10 @@
 
 use barrage_event::rules::{GiftSource, RuleSet};
 use barrage_event::{EnvelopeView, proto as wire};
-use barrage_like_tallies::tables::Viewers;
+use barrage_like_tallies::tables::{Combos, Viewers};
 use barrage_like_tallies::{AccountTallies, LikeTallies, RoomTallies, SECONDS_MAX};
 use barrage_projection::memory::Harness;
-use barrage_projection::{Projection, RankQuery, ReadContext, ReaderExt as _, Statistic as _};
+use barrage_projection::{BucketTable as _, Projection, RankQuery, ReadContext, ReaderExt as _, Statistic as _};
 use prost::Message as _;
 use serde_json::{Map, Value as Json, json};
 
@@ -157,14 +157,104 @@ fn a_combo_is_one_gift_with_its_final_count_while_it_lasts() {
     }
     let out = room(&mut rooms);
     assert_eq!(out["gifts"], json!({"messages": 5, "count": 12, "value": 624, "too_late": 0, "saturated": 0}));
-    // The same id ten minutes after its first message is another combo.
-    apply(&mut rooms, 11 * MINUTE_MS, 11 * MINUTE_MS, gift(2, 104, "c-1"));
-    assert_eq!(room(&mut rooms)["gifts"]["count"], 14);
+    // It goes on while its messages follow each other.
+    apply(&mut rooms, 18 * MINUTE_MS, 18 * MINUTE_MS, gift(13, 676, "c-1"));
+    assert_eq!(room(&mut rooms)["gifts"]["count"], 13);
+    // The same id more than ten minutes after its last message is another combo.
+    apply(&mut rooms, 29 * MINUTE_MS, 29 * MINUTE_MS, gift(2, 104, "c-1"));
+    assert_eq!(room(&mut rooms)["gifts"]["count"], 15);
     // Without an id each message says what it adds.
     for _ in 0..3 {
-        apply(&mut rooms, 12 * MINUTE_MS, 12 * MINUTE_MS, gift(5, 10, ""));
+        apply(&mut rooms, 30 * MINUTE_MS, 30 * MINUTE_MS, gift(5, 10, ""));
     }
-    assert_eq!(room(&mut rooms)["gifts"]["count"], 29);
+    assert_eq!(room(&mut rooms)["gifts"]["count"], 30);
+}
+
+#[test]
+fn a_long_combo_is_one_gift_in_whatever_order_its_messages_come() {
+    // A thousand roses in twelve minutes, or in fifty; all in order, or late by up to eight minutes.
+    for minutes in [12, 50] {
+        for late_ms in [0, 1_000, MINUTE_MS, 8 * MINUTE_MS] {
+            for accounts in [false, true] {
+                let mut harness = if accounts { new(AccountTallies) } else { new(RoomTallies) };
+                let mut messages: Vec<(i64, i64, u64)> = (1..=1_000_u64)
+                    .map(|count| {
+                        let at = i64::try_from(count).expect("small") * minutes * MINUTE_MS / 1_000;
+                        let late = i64::try_from(count * 7_919 % 1_000).expect("small") * late_ms / 1_000;
+                        (at + late, at, count)
+                    })
+                    .collect();
+                messages.sort_unstable();
+                for (received, at, count) in messages {
+                    apply(&mut harness, at, received, gift(count, count * 52, "roses"));
+                }
+                let mut out = Map::new();
+                read(&mut harness, |cx| match accounts {
+                    true => LikeTallies.user(cx, "alice", &mut out),
+                    false => LikeTallies.room(cx, "room", &mut out),
+                })
+                .expect("reads");
+                let gifts = json!({"messages": 1_000, "count": 1_000, "value": 52_000, "too_late": 0, "saturated": 0});
+                assert_eq!(out["gifts"], gifts, "{minutes} min, late by {late_ms} ms");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_may_count_twice_or_not_at_all_is_counted_as_too_late() {
+    let message = |count: u64| gift(count, count, "c");
+    let bill = |count: u64| bill(count, count, "c");
+    let hour: Vec<_> = (0..=60).map(|n: i64| (n, n, message(1 + n.unsigned_abs()))).collect();
+    let bills: Vec<_> = (0..=70).map(|n: i64| (n, n, bill(1))).collect();
+    // Minute in which it happened, minute in which it was received; and the gifts in the end.
+    for (name, records, count, too_late) in [
+        ("another combo", vec![(0, 0, message(5)), (11, 11, message(3))], 8, 0),
+        (
+            "a gap that is closed when both sides of it are counted",
+            vec![(0, 0, message(5)), (11, 11, message(7)), (6, 12, message(6))],
+            12,
+            1,
+        ),
+        ("a message of the combo before", vec![(0, 0, message(5)), (11, 11, message(3)), (0, 12, message(4))], 8, 1),
+        ("a bill of the combo before", vec![(0, 0, bill(5)), (11, 11, bill(3)), (0, 12, bill(4))], 12, 1),
+        ("an hour", hour.clone(), 61, 0),
+        ("longer than a combo lasts", [hour, vec![(61, 61, message(62))]].concat(), 61 + 62, 1),
+        ("bills for longer than a combo lasts", bills, 71, 0),
+    ] {
+        let mut rooms = new(RoomTallies);
+        let mut rules = RuleSet::default();
+        if matches!(records[0].2, wire::envelope::Event::GiftBilled(_)) {
+            rules.gifts.source = GiftSource::Billing;
+        }
+        rooms.stamped = Some(rules);
+        for (occurred, received, event) in records {
+            apply(&mut rooms, occurred * MINUTE_MS, received * MINUTE_MS, event);
+        }
+        let out = room(&mut rooms);
+        assert_eq!((&out["gifts"]["count"], &out["gifts"]["too_late"]), (&json!(count), &json!(too_late)), "{name}");
+    }
+}
+
+#[test]
+fn combos_that_are_too_many_are_forgotten_aloud() {
+    for others in [Combos::ROWS_MAX - 1, Combos::ROWS_MAX] {
+        let mut rooms = new(RoomTallies);
+        apply(&mut rooms, 0, 0, gift(5, 5, "c"));
+        for n in 0..others {
+            apply(&mut rooms, MINUTE_MS, MINUTE_MS, gift(1, 1, &n.to_string()));
+        }
+        // The first combo goes on; one begins.
+        apply(&mut rooms, 2 * MINUTE_MS, 2 * MINUTE_MS, gift(9, 9, "c"));
+        apply(&mut rooms, 2 * MINUTE_MS, 2 * MINUTE_MS, gift(1, 1, "new"));
+        let (twice, others) = (u64::from(others == Combos::ROWS_MAX), others as u64);
+        let out = room(&mut rooms);
+        let found = (&out["gifts"]["count"], &out["gifts"]["too_late"]);
+        assert_eq!(found, (&json!(9 + others + 1 + 5 * twice), &json!(twice)), "{others}");
+        // When all of that is over, nothing is suspected any more.
+        apply(&mut rooms, 60 * MINUTE_MS, 60 * MINUTE_MS, gift(7, 7, "later"));
+        assert_eq!(room(&mut rooms)["gifts"]["too_late"], twice);
+    }
 }
 
 #[test]
@@ -262,6 +352,58 @@ fn rooms_are_ranked_by_likes_and_by_gift_value() {
         let refused = read(&mut rooms, |cx| LikeTallies.viewers(cx, "room", "likes", 5, Some(token)));
         assert_eq!(refused.expect("reads"), None, "{token}");
     }
+}
+
+#[test]
+fn a_window_is_cut_to_the_hours_that_are_kept_of_everybody() {
+    const HOUR_MS: i64 = 3_600_000;
+    let mut rooms = new(RoomTallies);
+    let given = |account: &str, value: u64| {
+        let custom = wire::CustomFields { count: 1, value, ..wire::CustomFields::default() };
+        let gift = wire::Message { from_account: account.to_owned(), ..message(9, custom) };
+        wire::envelope::Event::AfterSend(gift)
+    };
+    let windows = |rooms: &mut Harness| -> Vec<((i64, i64), Vec<String>)> {
+        let spans = [(12, 13), (0, 13), (-9_999, 13), (12, 96), (60, 84)];
+        let one = |(from, to): (i64, i64)| {
+            let span = (START_MS + from * HOUR_MS, START_MS + to * HOUR_MS);
+            let answer = read(rooms, |cx| LikeTallies.viewers_between(cx, "room", "gift_value", span, (10, None)));
+            let answer = answer.expect("reads").expect("ours");
+            let names = answer.page.viewers.iter().map(|viewer| viewer["account"].as_str().expect("text").to_owned());
+            let hours = |ms: i64| (ms - START_MS) / HOUR_MS;
+            ((hours(answer.span.0), hours(answer.span.1)), names.collect())
+        };
+        spans.map(one).to_vec()
+    };
+    let names = |names: &[&str]| -> Vec<String> { names.iter().map(|name| (*name).to_owned()).collect() };
+    // At noon of the first day.
+    apply(&mut rooms, 12 * HOUR_MS, 12 * HOUR_MS, given("ann", 1_000));
+    apply(&mut rooms, 12 * HOUR_MS, 12 * HOUR_MS, given("bob", 10));
+    let both = names(&["ann", "bob"]);
+    assert_eq!(
+        windows(&mut rooms),
+        [
+            ((12, 13), both.clone()),
+            ((0, 13), both.clone()),
+            ((-36, 13), both.clone()),
+            ((12, 96), both.clone()),
+            ((60, 84), names(&[])),
+        ]
+    );
+    // Three days later one of them gives again, and the rules keep more from then on.
+    apply(&mut rooms, 84 * HOUR_MS, 84 * HOUR_MS, given("ann", 1));
+    rooms.rules.retention.minutes_ms = 96 * 3_600_000;
+    apply(&mut rooms, 84 * HOUR_MS, 84 * HOUR_MS, given("ann", 1));
+    assert_eq!(
+        windows(&mut rooms),
+        [
+            ((13, 13), names(&[])),
+            ((13, 13), names(&[])),
+            ((13, 13), names(&[])),
+            ((36, 96), names(&["ann"])),
+            ((60, 84), names(&[])),
+        ]
+    );
 }
 
 #[test]

@@ -286,13 +286,24 @@ impl<'c, T: BucketTable> BucketRef<'c, T> {
         Some(&mut self.overlay.slots[at].value)
     }
 
-    /// Puts a row in; one of the same hash, in whatever bucket, is replaced. Above `ROWS_MAX` the oldest bucket goes.
-    pub fn insert(&mut self, bucket: u32, hash: u128, value: T::Value) {
-        self.remove(hash);
+    /// Puts a row in; one of the same hash, in whatever bucket, is replaced. Above `ROWS_MAX` the oldest bucket goes, and is
+    /// returned.
+    pub fn insert(&mut self, bucket: u32, hash: u128, value: T::Value) -> Option<u32> {
+        if let Some(at) = self.overlay.find(hash) {
+            if self.overlay.slots[at].bucket == bucket {
+                self.overlay.touch(at);
+                self.overlay.slots[at].value = value;
+                return None;
+            }
+            self.overlay.take(at);
+        }
+        let mut gone = None;
         while self.overlay.index.len() >= T::ROWS_MAX {
+            gone = self.overlay.buckets.keys().next().copied();
             self.overlay.expire_first();
         }
         self.overlay.add(bucket, hash, value, true);
+        gone
     }
 
     /// Takes a row out.

@@ -60,7 +60,8 @@ pub struct ViewersPage {
 pub struct ViewersWindow {
     /// The viewers.
     pub page: ViewersPage,
-    /// The span that is answered for, [from, to) in ms: what was asked for, widened to whole slices.
+    /// The span that is answered for, [from, to) in ms: what was asked for, widened to whole slices, as far back as they
+    /// are kept; empty where none is.
     pub span: (i64, i64),
 }
 

@@ -54,12 +54,15 @@ proptest! {
             match step {
                 Step::Get(hash) => prop_assert_eq!(rows.get(hash).copied(), model.get(&hash).map(|row| row.1)),
                 Step::Insert(bucket, hash, value) => {
-                    rows.insert(bucket, hash, value);
+                    let found = rows.insert(bucket, hash, value);
                     model.remove(&hash);
+                    let mut gone = None;
                     while model.len() >= Waiting::ROWS_MAX {
                         let oldest = model.values().map(|row| row.0).min().expect("rows");
                         model.retain(|_, row| row.0 != oldest);
+                        gone = Some(oldest);
                     }
+                    prop_assert_eq!(found, gone);
                     model.insert(hash, (bucket, value));
                 }
                 Step::Add(hash, value) => {

@@ -30,11 +30,11 @@ pub(crate) enum List {
 /// Bits of a logarithm behind the point.
 pub(crate) const LOG_BITS: u32 = 32;
 
-fn wide(low: u64, high: u64) -> u128 {
+pub(crate) fn wide(low: u64, high: u64) -> u128 {
     u128::from(high) << 64 | u128::from(low)
 }
 
-fn halves(wide: u128) -> (u64, u64) {
+pub(crate) fn halves(wide: u128) -> (u64, u64) {
     let low = u64::try_from(wide & u128::from(u64::MAX)).unwrap_or(u64::MAX);
     (low, u64::try_from(wide >> 64).unwrap_or(u64::MAX))
 }
@@ -47,9 +47,36 @@ impl Epoch {
         }
     }
 
-    fn set(&mut self, heat: u128, fair: u128) {
-        (self.heat_low, self.heat_high) = halves(heat.min(SUM_MAX));
-        (self.fair_low, self.fair_high) = halves(fair.min(SUM_MAX));
+    fn sums(&self) -> Sums {
+        let fresh = wide(self.fresh_low, self.fresh_high);
+        Sums { heat: self.sum(List::Heat), fair: self.sum(List::Recommended), fresh }
+    }
+
+    fn set(&mut self, sums: Sums) {
+        (self.heat_low, self.heat_high) = halves(sums.heat.min(SUM_MAX));
+        (self.fair_low, self.fair_high) = halves(sums.fair.min(SUM_MAX));
+        (self.fresh_low, self.fresh_high) = halves(sums.fresh.min(SUM_MAX));
+    }
+}
+
+/// Sums of an epoch, or by how much they change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Sums {
+    /// All points.
+    pub(crate) heat: u128,
+    /// Where each account is capped.
+    pub(crate) fair: u128,
+    /// Where what each account does counts twice, and is capped then.
+    pub(crate) fresh: u128,
+}
+
+impl Sums {
+    fn with(self, more: Self, change: fn(u128, u128) -> u128) -> Self {
+        Self {
+            heat: change(self.heat, more.heat),
+            fair: change(self.fair, more.fair),
+            fresh: change(self.fresh, more.fresh),
+        }
     }
 }
 
@@ -74,7 +101,8 @@ impl Room {
 
     /// Where it stands in the lists of its generation.
     pub(crate) fn stands(&self) -> Stands {
-        let generation = Generation { number: self.generation, half_life_ms: self.half_life_ms, since_ms: 0 };
+        let generation =
+            Generation { number: self.generation, half_life_ms: self.half_life_ms, ..Generation::default() };
         let lists = [List::Heat, List::Recommended].into_iter().filter(|&list| self.is_listed(list));
         lists
             .map(|list| Stand { list: list as u8, generation: self.generation, score: self.log(&generation, list) })
@@ -92,7 +120,7 @@ impl Room {
     }
 
     /// Changes an epoch's sums; what is too old by then goes.
-    pub(crate) fn change(&mut self, way: Way, epoch: u64, heat: u128, fair: u128) {
+    pub(crate) fn change(&mut self, way: Way, epoch: u64, by: Sums) {
         let found = self.epochs.binary_search_by_key(&epoch, |epoch| epoch.number);
         let at = match (found, way) {
             (Ok(at), _) => at,
@@ -102,17 +130,17 @@ impl Room {
                 at
             }
         };
-        let sums = &mut self.epochs[at];
-        let (own, own_fair) = (sums.sum(List::Heat), sums.sum(List::Recommended));
+        let own = &mut self.epochs[at];
         match way {
             Way::Add => {
-                let (heat, fair) = (own.saturating_add(heat), own_fair.saturating_add(fair));
-                self.saturated = self.saturated.saturating_add((heat > SUM_MAX).into());
-                sums.set(heat, fair);
+                let sums = own.sums().with(by, u128::saturating_add);
+                self.saturated = self.saturated.saturating_add((sums.heat > SUM_MAX).into());
+                own.set(sums);
             }
             Way::Take => {
-                sums.set(own.saturating_sub(heat), own_fair.saturating_sub(fair));
-                if sums.sum(List::Heat) == 0 && sums.sum(List::Recommended) == 0 {
+                let sums = own.sums().with(by, u128::saturating_sub);
+                own.set(sums);
+                if sums == Sums::default() {
                     self.epochs.remove(at);
                 }
             }
@@ -123,15 +151,13 @@ impl Room {
         self.carried = self.carried.filter(|carried| carried.number.saturating_add(EPOCHS_KEPT) > newest);
     }
 
-    /// How much an epoch counts among the recommendations, with 16 bits behind the point: twice in a room that begins,
-    /// falling to once when it is not fresh any more.
+    /// How fresh the room was in an epoch, with 16 bits behind the point: 1 where it begins, falling to 0.
     fn freshness(&self, generation: &Generation, epoch: u64) -> u128 {
-        const ONCE: u128 = 1 << 16;
         let age_ms = generation.begin_ms(epoch).saturating_sub(self.first_ms).max(0).unsigned_abs();
         let fresh_ms = self.fresh_ms.min(FRESH_MS_MAX);
         match fresh_ms.checked_sub(age_ms) {
-            Some(left_ms) if left_ms > 0 => ONCE + u128::from((left_ms << 16) / fresh_ms),
-            _ => ONCE,
+            Some(left_ms) if left_ms > 0 => u128::from((left_ms << 16) / fresh_ms),
+            _ => 0,
         }
     }
 
@@ -148,7 +174,11 @@ impl Room {
         for epoch in self.epochs.iter().rev() {
             let sum = match list {
                 List::Heat => epoch.sum(list),
-                List::Recommended => (epoch.sum(list) * self.freshness(generation, epoch.number)) >> 16,
+                // Between the two sums, of which none has more of an account than the cap.
+                List::Recommended => {
+                    let Sums { fair, fresh, .. } = epoch.sums();
+                    fair + ((fresh.saturating_sub(fair) * self.freshness(generation, epoch.number)) >> 16)
+                }
             };
             whole = whole.saturating_add(worth(epoch, sum));
         }
@@ -209,7 +239,7 @@ impl Room {
         let slot = Slot::at(place);
         let moved = |whole: u128| ((whole >> (WHOLE_BITS - SUM_BITS)).min(SUM_MAX) * slot.weight) >> SUM_BITS;
         let mut carried = Epoch { number: slot.epoch, ..Epoch::default() };
-        carried.set(moved(heat), moved(fair));
+        carried.set(Sums { heat: moved(heat), fair: moved(fair), fresh: 0 });
         self.carried = Some(carried);
     }
 }

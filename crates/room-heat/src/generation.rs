@@ -70,24 +70,67 @@ impl Row {
         let rest = &self.generations[at..];
         if rest.first().is_some_and(|first| first.number == number) { rest } else { &[] }
     }
+
+    /// Pending generations have begun when it is this time: at an event for good, at a read for its answer.
+    pub(crate) fn settle(&mut self, now_ms: i64) {
+        let mut before_ms = i64::MIN;
+        for generation in &mut self.generations {
+            if generation.until_ms > 0 {
+                generation.since_ms = generation.until_ms.min(now_ms).max(generation.since_ms).max(before_ms);
+                generation.until_ms = 0;
+            }
+            before_ms = generation.since_ms;
+        }
+    }
+
+    /// Begins a generation where the half-life is another one, at the earliest and at the latest at these times.
+    fn follow(&mut self, half_life_ms: u64, (since_ms, until_ms): (i64, i64)) {
+        let last = self.generations.last();
+        if last.is_some_and(|last| last.half_life_ms == half_life_ms) {
+            return;
+        }
+        if until_ms == 0 {
+            // Nothing is pending any more before one that has begun.
+            self.settle(since_ms);
+        }
+        let last = self.generations.last();
+        let number = last.map_or(1, |last| last.number.saturating_add(1));
+        // Before the first one there is nothing that it could change.
+        let (since_ms, until_ms) = if last.is_some() { (since_ms, until_ms) } else { (0, 0) };
+        self.generations.push(Generation { number, half_life_ms, since_ms, until_ms });
+        let over = self.generations.len().saturating_sub(GENERATIONS_MAX);
+        self.generations.drain(..over);
+    }
 }
 
-/// The generation in force, begun when the rules at this place of the log name another half-life.
+/// The generation in force, begun when the rules at this place of the log name another half-life. Something happens.
 pub(crate) fn current(cx: &mut Context<'_>) -> Result<Generation, StoreError> {
-    let half_life_ms = cx.rules.heat.half_life_ms.clamp(HALF_LIFE_MS_MIN, HALF_LIFE_MS_MAX);
     let stream_time_ms = cx.stream_time_ms;
-    let last = cx.table::<Generations>()?.get(&())?.and_then(|row| row.generations.last().copied());
-    if let Some(last) = last.filter(|last| last.half_life_ms == half_life_ms) {
+    let half_life_ms = half_life_ms(cx);
+    let mut rows = cx.table::<Generations>()?;
+    let last = rows.get(&())?.and_then(|row| row.generations.last().copied());
+    if let Some(last) = last.filter(|last| last.half_life_ms == half_life_ms && last.until_ms == 0) {
         return Ok(last);
     }
-    let next = Generation {
-        number: last.map_or(1, |last| last.number.saturating_add(1)),
-        half_life_ms,
-        since_ms: if last.is_some() { stream_time_ms } else { 0 },
-    };
-    let row = cx.table::<Generations>()?.entry(&())?;
-    row.generations.push(next);
-    let over = row.generations.len().saturating_sub(GENERATIONS_MAX);
-    row.generations.drain(..over);
-    Ok(next)
+    let row = rows.entry(&())?;
+    row.settle(stream_time_ms);
+    row.follow(half_life_ms, (stream_time_ms, 0));
+    // There is one now.
+    Ok(row.generations.last().copied().unwrap_or_default())
+}
+
+/// New rules are in force, applied at a time by ingest's clock.
+///
+/// Stream time says nothing of that in a partition where nothing happens, and a recording that is replayed lies years
+/// before it. So a half-life counts from when it was applied, or from the next event on where that comes sooner by the
+/// times of receipt; never from before what is known already.
+pub(crate) fn rules_applied(cx: &mut Context<'_>, applied_at_ms: i64) -> Result<(), StoreError> {
+    let until_ms = if applied_at_ms > cx.stream_time_ms { applied_at_ms } else { 0 };
+    let (half_life_ms, since_ms) = (half_life_ms(cx), cx.stream_time_ms);
+    cx.table::<Generations>()?.entry(&())?.follow(half_life_ms, (since_ms, until_ms));
+    Ok(())
+}
+
+fn half_life_ms(cx: &Context<'_>) -> u64 {
+    cx.rules.heat.half_life_ms.clamp(HALF_LIFE_MS_MIN, HALF_LIFE_MS_MAX)
 }

@@ -47,7 +47,7 @@ impl Statistic for RoomHeat {
     }
 
     fn state_version(&self) -> u32 {
-        2
+        3
     }
 
     fn projections(&self) -> Vec<Box<dyn Projection>> {

@@ -3,10 +3,10 @@
 use barrage_projection::{Context, StoreError, minute_of};
 use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128_with_seed};
 
-use crate::epochs::Way;
+use crate::epochs::{Sums, Way};
 use crate::generation::Slot;
 use crate::proto::{Account, Generation, Room};
-use crate::tables::Accounts;
+use crate::tables::{Accounts, account_bucket, accounts_from};
 
 /// As far as an event time may be ahead of its receipt.
 const AHEAD_MS: i64 = 60_000;
@@ -50,32 +50,35 @@ pub(crate) fn change(
     }
     let heat = points.saturating_mul(weight);
     let most = u128::from(cx.rules.heat.account_max) << WEIGHT_BITS;
+    let capped = |sum: u64| Sums { heat, fair: u128::from(sum).min(most), fresh: (u128::from(sum) << 1).min(most) };
     let floor = minute_of(cx.stream_time_ms.saturating_sub(lateness_ms(cx)));
     let now = minute_of(cx.stream_time_ms);
     let hash = who.hash(generation, epoch);
     let mut accounts = cx.buckets::<Accounts>()?;
-    accounts.expire_below(floor);
-    let fair = match (accounts.get_mut(hash), way) {
+    accounts.expire_below(accounts_from(floor));
+    let by = match (accounts.get_mut(hash), way) {
         (Some(row), _) => {
-            let before = u128::from(row.sum);
-            let after = match way {
-                Way::Add => before.saturating_add(heat),
-                Way::Take => before.saturating_sub(heat),
+            let before = capped(row.sum);
+            let sum = match way {
+                Way::Add => u128::from(row.sum).saturating_add(heat),
+                Way::Take => u128::from(row.sum).saturating_sub(heat),
             };
-            row.sum = u64::try_from(after).unwrap_or(u64::MAX);
-            before.min(most).abs_diff(u128::from(row.sum).min(most))
+            row.sum = u64::try_from(sum).unwrap_or(u64::MAX);
+            let after = capped(row.sum);
+            Sums { heat, fair: before.fair.abs_diff(after.fair), fresh: before.fresh.abs_diff(after.fresh) }
         }
         (None, Way::Add) => {
             let sum = u64::try_from(heat).unwrap_or(u64::MAX);
             // Of an epoch that is over, what comes now is kept from now on.
             let end = minute_of(generation.begin_ms(epoch.saturating_add(1)));
-            accounts.insert(if end < floor { now } else { end }, hash, Account { sum });
-            u128::from(sum).min(most)
+            let minute = if end < floor { now } else { end };
+            accounts.insert(account_bucket(minute, hash), hash, Account { sum });
+            capped(sum)
         }
         // Forgotten: it stays counted.
-        (None, Way::Take) => 0,
+        (None, Way::Take) => Sums { heat, ..Sums::default() },
     };
-    room.change(way, epoch, heat, fair);
+    room.change(way, epoch, by);
     Ok(())
 }
 

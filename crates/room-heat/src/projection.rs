@@ -7,7 +7,7 @@ use barrage_like_tallies::tables::{Combos, Rooms as Tallies};
 use barrage_like_tallies::{Gift, Happening, What, like_second};
 use barrage_projection::{ApplyError, Context, Projection, StoreError, TableDef};
 
-use crate::epochs::Way;
+use crate::epochs::{Way, halves, wide};
 use crate::generation;
 use crate::points::{self, Who};
 use crate::proto::{ComboHeat, Generation, Recent as RecentRow, Room};
@@ -50,10 +50,7 @@ impl Projection for RoomHeats {
             | Event::GiftBilled(_)
             | Event::MembershipOpened(_)
             | Event::GroupDestroyed(_) => {}
-            Event::RulesApplied(_) => {
-                generation::current(cx)?;
-                return Ok(());
-            }
+            Event::RulesApplied(rules) => return Ok(generation::rules_applied(cx, rules.applied_at_ms)?),
             _ => return Ok(()),
         }
         let Some(group_id) = record.event.group_id() else { return Ok(()) };
@@ -153,7 +150,7 @@ impl<'c> Update<'_, 'c, '_> {
     }
 
     /// A combo counts at the time of its first message. When an earlier one comes after a later one, what was counted
-    /// moves, so that the order of arrival does not matter.
+    /// moves, so that the order of arrival does not matter. It is told in points, because weights may have changed.
     fn combo(&mut self, happening: &Happening<'_>, gift: &Gift<'_>, more: u64) -> Result<(), StoreError> {
         let weight = self.weights().gift_value;
         let account = happening.account;
@@ -163,28 +160,26 @@ impl<'c> Update<'_, 'c, '_> {
         let Some(combo) = self.cx.buckets::<Combos>()?.get(hash).copied() else {
             return self.change(Way::Add, account, self.record.occurred_at_ms, worth(more, weight));
         };
-        let own = ComboHeat { first_ms: combo.first_ms, value: counted(&combo).1, generation: self.generation.number };
+        let mut own = ComboHeat {
+            first_ms: combo.first_ms,
+            value: counted(&combo).1,
+            generation: self.generation.number,
+            ..ComboHeat::default()
+        };
         let known = self.cx.buckets::<ComboHeats>()?.get(hash).copied();
         // A combo that begins later than the one before is another one.
         let known = known.filter(|known| own.first_ms <= known.first_ms);
-        match known {
-            Some(known) if own.first_ms < known.first_ms && known.generation == own.generation => {
-                self.change(Way::Take, account, known.first_ms, worth(known.value, weight))?;
-                self.change(Way::Add, account, own.first_ms, worth(own.value, weight))?;
-            }
-            known => {
-                let counted = known.map_or(0, |known| known.value);
-                self.change(Way::Add, account, own.first_ms, worth(own.value.saturating_sub(counted), weight))?;
-            }
+        let mut add = worth(own.value.saturating_sub(known.map_or(0, |known| known.value)), weight);
+        // What was added before the half-life changed is part of what was carried over: it stays.
+        let before = known.filter(|known| known.generation == own.generation);
+        let added = before.map_or(0, |before| wide(before.points_low, before.points_high));
+        (own.points_low, own.points_high) = halves(added.saturating_add(add));
+        if let Some(before) = before.filter(|before| own.first_ms < before.first_ms) {
+            self.change(Way::Take, account, before.first_ms, added)?;
+            add = add.saturating_add(added);
         }
-        let mut rows = self.cx.buckets::<ComboHeats>()?;
-        if known.is_some_and(|known| known.first_ms == own.first_ms)
-            && let Some(row) = rows.get_mut(hash)
-        {
-            *row = own;
-        } else {
-            rows.insert(keeping.bucket(own.first_ms), hash, own);
-        }
+        self.change(Way::Add, account, own.first_ms, add)?;
+        self.cx.buckets::<ComboHeats>()?.insert(keeping.bucket(combo.last_ms), hash, own);
         Ok(())
     }
 

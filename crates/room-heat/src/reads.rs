@@ -21,7 +21,9 @@ const SHIFT_SLACK: i64 = 1 << 20;
 const CARRIED_FROM: u64 = 256 << LOG_BITS;
 
 fn generations(cx: &ReadContext<'_>) -> Result<GenerationsRow, StoreError> {
-    Ok(cx.reader.get::<Generations>(&())?.unwrap_or_default())
+    let mut row = cx.reader.get::<Generations>(&())?.unwrap_or_default();
+    row.settle(cx.at_ms);
+    Ok(row)
 }
 
 /// The room as it is in the generation in force.

@@ -4,15 +4,16 @@ mod common;
 
 use barrage_event::rules::RuleSet;
 use barrage_event::{EnvelopeView, proto as wire};
-use barrage_projection::{RankQuery, ReaderExt as _};
-use barrage_room_heat::tables::{Generations, Rooms};
+use barrage_projection::memory::Harness;
+use barrage_projection::{BucketTable as _, RankQuery, ReaderExt as _};
+use barrage_room_heat::tables::{Accounts, Generations, Rooms};
 use prost::Message as _;
 
 use common::{APP, What, check_rankings, happen, heat, new, ranked, record, rooms_name};
 
 const MINUTE_MS: i64 = 60_000;
 
-fn order(harness: &mut barrage_projection::memory::Harness, sort: &str, at: i64) -> Vec<String> {
+fn order(harness: &mut Harness, sort: &str, at: i64) -> Vec<String> {
     harness.commit(usize::MAX);
     check_rankings(harness);
     let found = ranked(&harness.store, RankQuery { keep: 100, ..RankQuery::all(sort) }, at);
@@ -82,6 +83,39 @@ fn a_change_of_weights_counts_from_its_place_in_the_log_on() {
 }
 
 #[test]
+fn a_late_message_of_a_combo_moves_what_the_combo_added_and_no_more() {
+    // The weight changes between the messages of a combo of 100, then an earlier one comes: of this half-life, or of the
+    // one before. What the combo is worth at the later one's time (a minute is a tenth of a half-life), beside what
+    // others added.
+    for (name, change, first, wanted) in [
+        ("the weight is the same", (50, 600_000), 14, 4_665),
+        ("it grows", (5_000, 600_000), 14, 4_665),
+        ("it falls", (1, 600_000), 14, 4_665),
+        ("it grows, in another half-life", (5_000, 600_000), 5, 2_500),
+        ("it falls to nothing, in another half-life", (0, 600_000), 5, 2_500),
+        ("another half-life is in force", (5_000, 1_200_000), 14, 5_000),
+    ] {
+        let mut harness = new(RuleSet::default());
+        harness.rules.heat.message = 0;
+        let combo = |value: u64| What::Gift { combo: Some(1), value };
+        let at = 15 * MINUTE_MS;
+        happen(&mut harness, 1, 1, at, &combo(100));
+        happen(&mut harness, 1, 2, at, &What::Join { users: vec![2, 3, 4] });
+        (harness.rules.heat.gift_value, harness.rules.heat.half_life_ms) = change;
+        happen(&mut harness, 0, 0, at, &What::Rules);
+        let earlier = record(1, 1, (common::START_MS + first * MINUTE_MS, common::START_MS + at), &combo(40));
+        harness.apply(&EnvelopeView::decode(&earlier).expect("our own record")).expect("applies");
+        let found = heat(&mut harness, 1, at).0;
+        assert!(found.abs_diff(wanted + 6_000) <= 1, "{name}: {found} for {wanted} and 6000");
+        // And one that grows adds by the weight in force.
+        happen(&mut harness, 1, 1, at, &combo(102));
+        let more = heat(&mut harness, 1, at).0 - found;
+        let full = 2 * change.0;
+        assert!(more <= full + 1 && more + 1 >= full / 2, "{name}: {more} of {full}");
+    }
+}
+
+#[test]
 fn a_change_of_the_half_life_carries_the_value_over() {
     let mut harness = new(RuleSet::default());
     for user in 0..8 {
@@ -105,6 +139,68 @@ fn a_change_of_the_half_life_carries_the_value_over() {
     assert_eq!(heat(&mut harness, 1, 40 * MINUTE_MS).0, 1_000);
     assert_eq!(heat(&mut harness, 2, 50 * MINUTE_MS).0, 750);
     assert_eq!(order(&mut harness, "heat", 30 * MINUTE_MS), ["room_00002", "room_00001", "room_00003"]);
+}
+
+#[test]
+fn a_half_life_counts_from_when_it_was_applied_however_quiet_the_partition_is() {
+    const HOUR_MS: i64 = 60 * MINUTE_MS;
+    /// 8,000 thousandths after 18 half-lives of ten minutes.
+    const FULL: u64 = 8_000 << 18;
+    let near = |found: u64, wanted: u64, name: &str| {
+        assert!(found.abs_diff(wanted) <= 1 + wanted / 10_000_000, "{name}: {found} for {wanted}");
+    };
+    // From ten minutes to an hour. When the rules are applied, when something happens next, and what a room that was
+    // full at the start has at some times.
+    for (name, applied, next, scores) in [
+        ("live", HOUR_MS / 2, HOUR_MS, [(30 * MINUTE_MS, FULL >> 3), (90 * MINUTE_MS, FULL >> 4)]),
+        ("live, hours later", 3 * HOUR_MS, 4 * HOUR_MS, [(3 * HOUR_MS, FULL >> 18), (5 * HOUR_MS, FULL >> 20)]),
+        // A recording is replayed years later: the change is at its next event.
+        ("replayed", 1 << 40, 10 * MINUTE_MS, [(10 * MINUTE_MS, FULL >> 1), (70 * MINUTE_MS, FULL >> 2)]),
+        // The clock of the ingest that applied the rules is behind, or the record is one that tells no time.
+        ("behind", -HOUR_MS, 10 * MINUTE_MS, [(0, FULL), (60 * MINUTE_MS, FULL >> 1)]),
+    ] {
+        let mut harness = new(RuleSet::default());
+        happen(&mut harness, 1, 1, 0, &What::Gift { combo: None, value: (FULL - 1_000) / 50 });
+        harness.rules.heat.half_life_ms = 3_600_000;
+        happen(&mut harness, 0, 0, applied, &What::Rules);
+        // When the next event comes is not known yet: a replayed change is at the time of whoever asks.
+        for (at, score) in scores.into_iter().take(if name == "replayed" { 1 } else { 2 }) {
+            near(heat(&mut harness, 1, at).0, score, name);
+        }
+        // Something happens elsewhere in the partition, and then in the room itself.
+        happen(&mut harness, 2, 1, next, &What::Text);
+        for (at, score) in scores {
+            near(heat(&mut harness, 1, at).0, score, name);
+        }
+        happen(&mut harness, 1, 1, next, &What::Join { users: Vec::new() });
+        for (at, score) in scores.into_iter().filter(|(at, _)| *at >= next) {
+            near(heat(&mut harness, 1, at).0, score, name);
+        }
+        let row = harness.store.get::<Generations>(&()).expect("reads").expect("a row");
+        assert!(row.generations.iter().all(|generation| generation.until_ms == 0), "{name}: {row:?}");
+        check_rankings(&harness);
+    }
+}
+
+#[test]
+fn half_lives_that_follow_each_other_while_nothing_happens_count_one_after_the_other() {
+    let mut harness = new(RuleSet::default());
+    for user in 0..8 {
+        happen(&mut harness, 1, user, 0, &What::Text);
+    }
+    for (applied, half_life) in [(10, 20), (30, 60), (90, 10)] {
+        harness.rules.heat.half_life_ms = half_life * 60_000;
+        happen(&mut harness, 0, 0, applied * MINUTE_MS, &What::Rules);
+    }
+    // One that is sent again, of a version before, changes nothing.
+    happen(&mut harness, 0, 0, 0, &What::Rules);
+    assert_eq!(heat(&mut harness, 1, 100 * MINUTE_MS).0, 500, "half of it at 10, 30, 90 and 100 min");
+    happen(&mut harness, 1, 0, 100 * MINUTE_MS, &What::Text);
+    assert_eq!(heat(&mut harness, 1, 100 * MINUTE_MS).0, 1_500);
+    harness.commit(usize::MAX);
+    let row = harness.store.get::<Generations>(&()).expect("reads").expect("a row");
+    let since: Vec<i64> = row.generations.iter().map(|g| (g.since_ms - common::START_MS) / MINUTE_MS).collect();
+    assert_eq!(since[1..], [10, 30, 90]);
 }
 
 #[test]
@@ -149,6 +245,78 @@ fn one_giver_does_not_buy_the_top_of_the_recommendations() {
     happen(&mut harness, 1, 7, at + 10 * MINUTE_MS, &What::Gift { combo: None, value: 100_000 });
     let recommended = heat(&mut harness, 1, at + 10 * MINUTE_MS).1;
     assert!((75_000..75_100).contains(&recommended), "{recommended}");
+}
+
+#[test]
+fn more_accounts_than_are_kept_leave_most_of_them_capped() {
+    let mut harness = new(RuleSet::default());
+    let givers: Vec<u16> = (0..200).collect();
+    let give = |harness: &mut Harness| {
+        for giver in &givers {
+            happen(harness, 1, *giver, 1, &What::Gift { combo: None, value: 100_000 });
+        }
+    };
+    give(&mut harness);
+    let crowd = |from: u32, to: u32| {
+        let members = (from..to).map(|account| format!("crowd_{account}")).collect();
+        let joined = wire::MembersJoined { group_id: rooms_name(2), members, ..wire::MembersJoined::default() };
+        wire::Envelope {
+            id: vec![7; 16],
+            sdk_app_id: APP,
+            occurred_at: common::START_MS,
+            received_at: common::START_MS,
+            event: Some(wire::envelope::Event::MembersJoined(joined)),
+            ..wire::Envelope::default()
+        }
+        .encode_to_vec()
+    };
+    // All of one half-life: until the table is full, and one by one from then on.
+    let full = u32::try_from(Accounts::ROWS_MAX).expect("a number of rows");
+    harness.apply(&EnvelopeView::decode(&crowd(0, full - 200)).expect("our own record")).expect("applies");
+    let rows = |harness: &mut Harness| {
+        harness.commit(usize::MAX);
+        harness.store.rows.range(vec![Accounts::ID]..vec![Accounts::ID + 1]).count()
+    };
+    let mut before = rows(&mut harness);
+    assert_eq!(before, Accounts::ROWS_MAX);
+    for n in full..full + 50 {
+        harness.apply(&EnvelopeView::decode(&crowd(n, n + 1)).expect("our own record")).expect("applies");
+        let after = rows(&mut harness);
+        assert!(after + Accounts::ROWS_MAX / 32 + 1_000 > before, "{before} rows, then {after}");
+        before = after;
+    }
+    // The givers give as much again: few of them count again.
+    let (_, recommended) = heat(&mut harness, 1, 1);
+    give(&mut harness);
+    let (_, again) = heat(&mut harness, 1, 1);
+    assert!(again - recommended < recommended / 8, "{recommended}, then {again}");
+}
+
+#[test]
+fn one_account_holds_twice_the_cap_at_most_however_fresh_the_room_is() {
+    for (first, cap, half_life) in [(0, 50_000, 600_000), (599_999, 50_000, 600_000), (0, 7_000, 60_000)] {
+        let mut harness = new(RuleSet::default());
+        (harness.rules.heat.account_max, harness.rules.heat.half_life_ms) = (cap, half_life);
+        let step = i64::try_from(half_life).expect("small");
+        let mut most = 0;
+        // It gives a fortune at the beginning of every half-life, and again a moment later.
+        for n in 0..40 {
+            for at in [n * step, n * step + 1] {
+                happen(&mut harness, 1, 7, at.max(first), &What::Gift { combo: None, value: 10_000_000 });
+            }
+            most = most.max(heat(&mut harness, 1, (n * step).max(first)).1);
+        }
+        assert!(most <= 2 * cap && most > 2 * cap - 10, "{most} with a cap of {cap}");
+        // What it has in the first half-life is the cap, as in any room; who does little counts twice.
+        let mut harness = new(harness.rules);
+        happen(&mut harness, 1, 7, 0, &What::Gift { combo: None, value: 10_000_000 });
+        assert_eq!(heat(&mut harness, 1, 0).1, cap);
+        happen(&mut harness, 1, 8, 0, &What::Text);
+        assert_eq!(heat(&mut harness, 1, 0).1, cap + 2_000);
+        // The gift's message is no more than the gift.
+        happen(&mut harness, 1, 7, 0, &What::Text);
+        assert_eq!(heat(&mut harness, 1, 0).1, cap + 2_000);
+    }
 }
 
 #[test]

@@ -124,7 +124,9 @@ fn model(happenings: &[Happening], room: u16, at: i64, weights: &HeatRules) -> (
     let recommended = epochs.iter().map(|((_, epoch), points)| {
         let begin = *epoch as f64 * half_life;
         let age = (begin - first).max(0.0);
-        points.min(weights.account_max as f64) * (1.0 + (1.0 - age / fresh).max(0.0)) * decayed(begin)
+        // Between what counts once and what counts twice, each of them capped.
+        let (freshness, most) = ((1.0 - age / fresh).max(0.0), weights.account_max as f64);
+        (points.min(most) * (1.0 - freshness) + (2.0 * points).min(most) * freshness) * decayed(begin)
     });
     (score, recommended.sum())
 }

@@ -295,7 +295,12 @@ fn rules_follow_log_order_and_an_older_version_changes_nothing() {
     let log = open_log(&dir.path().join("log"));
     let mut ingest = Ingest::new(1);
     let mut apply = |version: u32, toml: &str| {
-        let event = wire::RulesApplied { version, rules_toml: toml.to_owned(), applied_by: "test".to_owned() };
+        let event = wire::RulesApplied {
+            version,
+            rules_toml: toml.to_owned(),
+            applied_by: "test".to_owned(),
+            applied_at_ms: START_MS,
+        };
         ingest.stamp(
             ROOM,
             wire::Envelope {

@@ -383,6 +383,8 @@ view! {
         rules_toml: &'a str = 2 string,
         /// Who applied it, as the command told.
         applied_by: &'a str = 3 string,
+        /// When it was applied, by ingest's clock, ms; the same in every partition. 0 in older records.
+        applied_at_ms: i64 = 4 int64,
     }
 }
 

@@ -80,7 +80,7 @@ pub enum GiftSource {
 pub struct GiftRules {
     /// Where they are counted from. Default `messages`.
     pub source: GiftSource,
-    /// How long after the first message of a combo its later ones are merged with it, ms. Default 600,000.
+    /// A combo goes on while its messages follow each other within this, ms. Default 600,000.
     pub combo_ms: u64,
 }
 

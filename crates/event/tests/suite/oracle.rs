@@ -102,7 +102,9 @@ fn event_to_proto(event: &Event<'_>) -> Option<P> {
         Event::MembershipOpened(e) => {
             P::MembershipOpened(same!(e, MembershipOpened { idempotency_key, account, group_id, tier, months, value }))
         }
-        Event::RulesApplied(e) => P::RulesApplied(same!(e, RulesApplied { version, rules_toml, applied_by })),
+        Event::RulesApplied(e) => {
+            P::RulesApplied(same!(e, RulesApplied { version, rules_toml, applied_by, applied_at_ms }))
+        }
         Event::AccountMoves(e) => P::AccountMoves(same!(e, AccountMoves { group_id, account, from_ms;
             moves: e.moves.iter().map(|m| same!(m, AccountMove { at_ms, back, uncertain_ms })).collect() })),
     })
@@ -304,8 +306,8 @@ fn other_event() -> impl Strategy<Value = P> {
         (t(), any::<(u32, u64)>()).prop_map(|([idempotency_key, account, group_id, tier], (months, value))| {
             P::MembershipOpened(proto::MembershipOpened { idempotency_key, account, group_id, tier, months, value })
         }),
-        (any::<u32>(), t()).prop_map(|(version, [rules_toml, applied_by])| {
-            P::RulesApplied(proto::RulesApplied { version, rules_toml, applied_by })
+        (any::<(u32, i64)>(), t()).prop_map(|((version, applied_at_ms), [rules_toml, applied_by])| {
+            P::RulesApplied(proto::RulesApplied { version, rules_toml, applied_by, applied_at_ms })
         }),
         (any::<(i64, Vec<(i64, bool, u64)>)>(), t()).prop_map(|((from_ms, moves), [group_id, account])| {
             let made = |(at_ms, back, uncertain_ms)| proto::AccountMove { at_ms, back, uncertain_ms };

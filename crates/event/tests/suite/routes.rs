@@ -27,14 +27,14 @@ fn business_events_concern_their_account_and_room() {
 
 #[test]
 fn rules_concern_every_partition_and_so_nobody() {
-    let rules = business::rules_applied(7, "[windows]\njoin_ms = 5000\n", "operator");
+    let rules = business::rules_applied(7, "[windows]\njoin_ms = 5000\n", "operator", 1_767_225_600_000);
     assert!(rules.routes().is_empty());
     let bytes = record(&rules, &stamp(), &Route::user(""), false);
     let view = EnvelopeView::decode(&bytes).unwrap();
     let Event::RulesApplied(applied) = view.event else { panic!("{view:?}") };
     assert_eq!(
-        (applied.version, applied.rules_toml, applied.applied_by),
-        (7, "[windows]\njoin_ms = 5000\n", "operator")
+        (applied.version, applied.rules_toml, applied.applied_by, applied.applied_at_ms),
+        (7, "[windows]\njoin_ms = 5000\n", "operator", 1_767_225_600_000)
     );
     assert_eq!((view.command, view.route_key, view.body), ("Barrage.RulesApplied", "", &b""[..]));
 }

@@ -101,7 +101,8 @@ async fn viewers_of_a_span_of_time_are_those_of_its_hours() {
     let path = format!("/v1/rooms/{ROOM_PATH}/viewers?at_least={positions}");
     let cases = [
         (String::new(), vec![("ann", 6), ("bob", 3)], (Json::Null, Json::Null)),
-        (format!("&to={}", NOON + hour), vec![("ann", 3)], (json!(0), json!(NOON + hour))),
+        // Without a beginning it is as far back as hours are kept: 48 before the newest record.
+        (format!("&to={}", NOON + hour), vec![("ann", 3)], (json!(NOON - 46 * hour), json!(NOON + hour))),
         // Whole hours are answered.
         (
             format!("&from={}&to={}", NOON + 1, NOON + hour + 1),

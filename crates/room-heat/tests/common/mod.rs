@@ -38,7 +38,7 @@ pub(crate) enum What {
     },
     Membership,
     Destroyed,
-    /// The rules as they are now become known.
+    /// The rules as they are now become known: applied when it is said to occur.
     Rules,
 }
 
@@ -79,8 +79,12 @@ pub(crate) fn record(room: u16, user: u16, (occurred, received): (i64, i64), wha
             group_id: group_id.clone(),
             ..wire::GroupDestroyed::default()
         }),
-        What::Rules => wire::envelope::Event::RulesApplied(wire::RulesApplied::default()),
+        What::Rules => {
+            let applied = wire::RulesApplied { applied_at_ms: occurred, ..wire::RulesApplied::default() };
+            wire::envelope::Event::RulesApplied(applied)
+        }
     };
+    // Rules belong to no app, and have no time but the one that they name.
     let ours = matches!(what, What::Rules);
     wire::Envelope {
         id: vec![7; 16],
