@@ -70,21 +70,6 @@ pub(crate) enum Ask {
 }
 
 impl Ask {
-    /// Whether it walks over many rows and must not hold up requests that read a few.
-    pub(crate) fn walks(&self) -> bool {
-        matches!(
-            self,
-            Self::Minutes { .. }
-                | Self::Viewers { .. }
-                | Self::RankRooms { .. }
-                | Self::RankedRooms { .. }
-                | Self::RoomScore { .. }
-                | Self::RoomsBefore { .. }
-                | Self::Levels { .. }
-                | Self::DeadLetters { .. }
-        )
-    }
-
     /// Whether asking again, when it is not known what became of the first time, changes nothing.
     pub(crate) fn is_read(&self) -> bool {
         !matches!(self, Self::Rebuild | Self::Snapshot)

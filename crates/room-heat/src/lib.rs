@@ -66,6 +66,10 @@ impl Statistic for RoomHeat {
         &["heat", "recommended"]
     }
 
+    fn ranks_in_memory(&self, sort: &str) -> bool {
+        self.room_sorts().contains(&sort)
+    }
+
     fn rank_rooms(
         &self,
         cx: &ReadContext<'_>,

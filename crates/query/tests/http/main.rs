@@ -4,6 +4,7 @@ mod cluster;
 mod harness;
 mod live;
 mod owners;
+mod scans;
 mod schema;
 
 use std::collections::BTreeSet;
