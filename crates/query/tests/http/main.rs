@@ -422,6 +422,57 @@ async fn answers_are_what_the_document_describes() {
 }
 
 #[tokio::test]
+async fn what_is_known_at_all_has_every_field() {
+    let service = Service::start().await;
+    let about = |room: &str, account: &str, random| -> Json {
+        serde_json::from_str(&message("", room, account, random, NOON)).expect("JSON")
+    };
+    let mut like = about("liked", "dan", 1);
+    let data = json!({"type": "like", "count": 3}).to_string();
+    like["MsgBody"] = json!([{"MsgType": "TIMCustomElem", "MsgContent": {"Data": data, "Desc": "", "Ext": ""}}]);
+    let login = json!({ "EventTime": NOON, "Info": { "Action": "Login", "To_Account": "gus" } });
+    let join = json!({ "GroupId": "joined", "Type": "AVChatRoom", "JoinType": "Apply", "Operator_Account": "cid",
+                       "EventTime": NOON, "NewMemberList": [{ "Member_Account": "cid" }] });
+    let mut positions = Vec::new();
+    for (command, mut body) in [
+        ("State.StateChange", login),
+        ("Group.CallbackAfterNewMemberJoin", join),
+        ("Group.CallbackBeforeSendMsg", like),
+        ("Group.CallbackAfterSendMsg", about("written", "eve", 2)),
+    ] {
+        body["CallbackCommand"] = command.into();
+        positions.push(service.append(APP, command, &body.to_string(), NOON + 1).await);
+    }
+    service.get(&format!("/v1/status?at_least={}", positions.join(","))).await.ok();
+    let document = service.get("/openapi.json").await.ok();
+    for (pattern, names) in [
+        ("/v1/rooms/{room}", &["joined", "liked", "written"][..]),
+        ("/v1/users/{account}", &["gus", "cid", "dan", "eve"][..]),
+    ] {
+        let schema = &document["paths"][pattern]["get"]["responses"]["200"]["content"]["application/json"]["schema"];
+        for name in names {
+            let answer = service.get(&pattern.replace("{room}", name).replace("{account}", name)).await.ok();
+            let problems = schema::problems(&document, schema, &answer, name);
+            assert!(problems.is_empty(), "{problems:#?}\n{answer:#}");
+        }
+    }
+    let joined = service.get("/v1/rooms/joined").await.ok();
+    let (messages, online) = (&joined["messages"], &joined["online"]);
+    assert_eq!(
+        (&messages["delivered"], &messages["by_type"], &messages["senders"]),
+        (&json!(0), &json!({}), &json!(0))
+    );
+    assert_eq!((&online["now"], &joined["likes"]["count"]), (&json!(1), &json!(0)));
+    assert_eq!(service.get("/v1/rooms/written").await.ok()["online"]["distinct"], 0);
+    let eve = service.get("/v1/users/eve").await.ok();
+    assert_eq!((&eve["rooms"], &eve["online"]["ms"]), (&json!([]), &json!(0)));
+    // A name of the other kind is none of this.
+    for nobody in ["/v1/rooms/gus", "/v1/rooms/eve", "/v1/users/joined", "/v1/users/written"] {
+        assert_eq!(service.get(nobody).await.status, 404, "{nobody}");
+    }
+}
+
+#[tokio::test]
 async fn status_tells_how_far_each_partition_is_and_a_rebuild_gives_the_same_state() {
     let service = Service::start().await;
     let positions = small_evening(&service).await;
