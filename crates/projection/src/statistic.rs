@@ -115,6 +115,15 @@ pub trait Statistic: Send + Sync + 'static {
         false
     }
 
+    /// Which generation the scores of this ranking are of. Those of different ones cannot be compared, so no page goes on
+    /// behind a score of another.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store fails.
+    fn ranking_generation(&self, _cx: &ReadContext<'_>, _sort: &str) -> Result<u32, StoreError> {
+        Ok(0)
+    }
+
     /// Reads the rooms that stand in rankings from an opened store, those that were active last first, until `stands`
     /// has as many as it keeps: it is given table, app, name and where the room stands.
     ///

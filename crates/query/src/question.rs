@@ -184,8 +184,8 @@ pub(crate) struct Seen {
 pub(crate) enum Found {
     /// To `Room`, `User`, `Minutes` and `Viewers`.
     Fields(Fields, Seen),
-    /// To `RankRooms`, best first.
-    Places(Vec<Place>, Seen),
+    /// To `RankRooms`, best first, with the generation of their scores.
+    Places(Vec<Place>, u32, Seen),
     /// To `RankedRooms`, best first.
     Rooms(Vec<Ranked>, Seen),
     /// To `RoomScore`, where it is nothing for a room that is not ranked, and `RoomsBefore`.

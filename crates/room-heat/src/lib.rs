@@ -70,6 +70,10 @@ impl Statistic for RoomHeat {
         self.room_sorts().contains(&sort)
     }
 
+    fn ranking_generation(&self, cx: &ReadContext<'_>, _sort: &str) -> Result<u32, StoreError> {
+        reads::ranking_generation(cx)
+    }
+
     fn rank_rooms(
         &self,
         cx: &ReadContext<'_>,

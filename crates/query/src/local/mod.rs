@@ -189,8 +189,9 @@ impl Local {
             }
             Ask::RankRooms { app, sort, keep, after, before } => {
                 let top = Top::new(*keep, after.as_ref(), before.as_ref());
-                let (places, seen) = self.read(question, |view| ranking(statistics, &view.context(*app), sort, top))?;
-                Ok(Found::Places(places, seen))
+                let ((places, generation), seen) =
+                    self.read(question, |view| ranking(statistics, &view.context(*app), sort, top))?;
+                Ok(Found::Places(places, generation, seen))
             }
             Ask::RankedRooms { app, sort, rooms } => {
                 let (rooms, seen) =

@@ -121,7 +121,14 @@ async fn viewers_of_a_span_of_time_are_those_of_its_hours() {
         assert_eq!(found, expected, "{answer}");
         assert_eq!((&answer["from"], &answer["to"]), (&from, &to), "{answer}");
     }
-    for wrong in ["sort=likes&from=2&to=1", "sort=messages&from=1", "sort=likes&from=x"] {
+    // A page goes on with the span and the sort that it began with.
+    let first = service.get(&format!("{path}&sort=likes&limit=1")).await.ok();
+    let next = first["next"].as_str().expect("a cursor");
+    assert_eq!(service.get(&format!("{path}&sort=likes&after={next}")).await.ok()["viewers"][0]["account"], "bob");
+    let (in_span, in_other) = (format!("sort=likes&from={NOON}&after={next}"), format!("sort=messages&after={next}"));
+    for wrong in
+        ["sort=likes&from=2&to=1", "sort=messages&from=1", "sort=likes&from=x", in_span.as_str(), in_other.as_str()]
+    {
         let refused = service.get(&format!("{path}&{wrong}")).await;
         assert_eq!(refused.status, 400, "{wrong}");
     }
@@ -469,6 +476,36 @@ async fn what_is_known_at_all_has_every_field() {
     // A name of the other kind is none of this.
     for nobody in ["/v1/rooms/gus", "/v1/rooms/eve", "/v1/users/joined", "/v1/users/written"] {
         assert_eq!(service.get(nobody).await.status, 404, "{nobody}");
+    }
+}
+
+#[tokio::test]
+async fn a_cursor_is_good_as_long_as_scores_are_counted_as_they_were() {
+    let service = Service::start().await;
+    let positions = busy(&service, &[("a", 3), ("b", 5), ("c", 1), ("d", 4)], "ann").await;
+    service.get(&format!("/v1/status?at_least={positions}")).await.ok();
+    let paths = [("/v1/rooms?sort=heat", false), ("/v1/recommendations?", false), ("/v1/rooms?sort=messages", true)];
+    let mut next = Vec::new();
+    for (path, survives) in paths {
+        let page = service.get(&format!("{path}&limit=1")).await.ok();
+        next.push((format!("{path}&limit=1&after={}", page["next"].as_str().expect("a cursor")), survives));
+    }
+    let key = format!("Bearer {KEY}");
+    let headers = [("authorization", key.as_str()), ("content-type", "application/toml")];
+    for (rules, changes) in [("[windows]\njoin_ms = 5000\n", false), ("[heat]\nhalf_life_ms = 120000\n", true)] {
+        let applied = service.ask("POST", "/v1/rules", &headers, rules).await.ok();
+        let positions = applied["positions"].as_array().expect("positions").iter().filter_map(Json::as_str);
+        let positions: Vec<&str> = positions.collect();
+        service.get(&format!("/v1/status?at_least={}", positions.join(","))).await.ok();
+        for (path, survives) in &next {
+            let answer = service.get(path).await;
+            if *survives || !changes {
+                assert_eq!(answer.ok()["rooms"][0]["room"], "d", "{path}");
+            } else {
+                assert_eq!((answer.status, &answer.json["error"]["code"]), (400, &json!("bad_parameter")), "{path}");
+                assert!(answer.body.contains("have changed since"), "{}", answer.body);
+            }
+        }
     }
 }
 
