@@ -132,9 +132,12 @@ fn the_page_lists_the_metrics_of_every_role() {
     );
     assert_eq!(played.0, 0, "{}", played.1);
     cluster.drained();
-    let mut key_and_more = cluster.environment.clone();
-    key_and_more.push(("BARRAGE_KAFKA_TOPIC_PREFIX".to_owned(), prefix()));
-    let on_kafka = common::cluster::Process::start("run", &dir.path().join("run"), &broker.brokers(), &key_and_more);
+    // A log and a group of its own: one more member of the cluster's would make its projector give partitions back.
+    let mut own = cluster.environment.clone();
+    let its = prefix();
+    own.push(("BARRAGE_KAFKA_GROUP_ID".to_owned(), format!("{its}run")));
+    own.push(("BARRAGE_KAFKA_TOPIC_PREFIX".to_owned(), its));
+    let on_kafka = common::cluster::Process::start("run", &dir.path().join("run"), &broker.brokers(), &own);
     common::get(on_kafka.query.as_deref().expect("reads"), "/v1/status");
     // A snapshot is taken every 2 s, and tells of itself then.
     common::wait_until("a snapshot was taken", || {

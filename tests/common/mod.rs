@@ -283,6 +283,8 @@ pub(crate) fn differences(server: &Server, expected: &Json, by_world: bool) -> V
 const SORTS: [&str; 5] = ["messages", "online", "likes", "gift_value", "heat"];
 /// What viewers of a room are ranked by.
 const VIEWER_SORTS: [&str; 5] = ["messages", "recent", "watch", "likes", "gift_value"];
+/// Those of them that answer for a span of time.
+const VIEWER_WINDOW_SORTS: [&str; 2] = ["likes", "gift_value"];
 
 /// Every read about every room and user of the evening, without what differs from run to run.
 pub(crate) fn all_reads(query: &str, truth: &Json) -> BTreeMap<String, Json> {
@@ -291,7 +293,10 @@ pub(crate) fn all_reads(query: &str, truth: &Json) -> BTreeMap<String, Json> {
 
 /// The same of one user in `every`.
 pub(crate) fn reads_of(query: &str, truth: &Json, every: usize) -> BTreeMap<String, Json> {
-    let at = truth["last_ms"].as_i64().expect("a time") + 3_600_000;
+    let (first, last) = (truth["first_ms"].as_i64().expect("a time"), truth["last_ms"].as_i64().expect("a time"));
+    let at = last + 3_600_000;
+    // The hours of its first half, and of the second.
+    let middle = first + (last - first) / 2;
     let mut reads = BTreeMap::new();
     let mut read = |path: String| {
         let (status, mut answer) = read_at(query, &path);
@@ -311,6 +316,11 @@ pub(crate) fn reads_of(query: &str, truth: &Json, every: usize) -> BTreeMap<Stri
         read(format!("/v1/rooms/{room}/minutes?from=0&to={at}&limit=1000&at={at}"));
         for sort in VIEWER_SORTS {
             read(format!("/v1/rooms/{room}/viewers?sort={sort}&limit=1000&at={at}"));
+        }
+        for (sort, (from, to)) in
+            VIEWER_WINDOW_SORTS.iter().flat_map(|sort| [(sort, (0, middle)), (sort, (middle, at))])
+        {
+            read(format!("/v1/rooms/{room}/viewers?sort={sort}&from={from}&to={to}&limit=1000&at={at}"));
         }
     }
     for user in truth["users"].as_object().expect("users").keys().step_by(every) {

@@ -4,23 +4,24 @@ use serde_json::Value as Json;
 
 use super::{escape, read_at};
 
+/// How far watch time may be off where callbacks do not tell their time, ms.
+const WATCH_SLACK_MS: u64 = 5_000;
+
 /// Gathers differences.
 #[derive(Default)]
 struct Differences(Vec<String>);
 
 impl Differences {
     fn same(&mut self, what: &str, found: &Json, wanted: &Json) {
-        // A type that never occurred is left out of either.
-        let none =
-            |v: &Json| v.is_null() || v.as_u64() == Some(0) || v.as_object().is_some_and(serde_json::Map::is_empty);
-        if found != wanted && !(none(found) && none(wanted)) {
+        // A file does not say what never occurred; an answer has every field.
+        let none = |v: &Json| v.as_u64() == Some(0) || v.as_object().is_some_and(serde_json::Map::is_empty);
+        if found != wanted && !(none(found) && (wanted.is_null() || none(wanted))) {
             self.0.push(format!("{what}: answered {found}, expected {wanted}"));
         }
     }
 
     fn within(&mut self, what: &str, found: &Json, (from, to): (u64, u64)) {
-        let number = found.as_u64().unwrap_or_default();
-        if !(from..=to).contains(&number) {
+        if !found.as_u64().is_some_and(|number| (from..=to).contains(&number)) {
             self.0.push(format!("{what}: answered {found}, expected {from} to {to}"));
         }
     }
@@ -49,31 +50,31 @@ pub(crate) fn differences_at(query: &str, expected: &Json, by_world: bool) -> Ve
         }
         messages(&mut differences, room, &later["messages"], wanted, by_world);
         let answer = read_at(query, &format!("/v1/rooms/{}?at={at}", escape(room))).1;
-        if answer["online"].is_object() {
-            presence(&mut differences, room, &answer["online"], wanted);
-        }
-        if answer["gifts"].is_object() {
-            gifts_and_likes(&mut differences, room, &answer, wanted, by_world);
+        presence(&mut differences, room, &answer["online"], wanted);
+        gifts_and_likes(&mut differences, room, &answer, wanted, by_world);
+        if by_world {
+            top_lists(&mut differences, query, (room, at), wanted);
+            watch_time(&mut differences, query, (room, at), wanted);
         }
     }
     let mut widths = Vec::new();
     for (user, wanted) in expected["users"].as_object().expect("users") {
         let (status, answer) = read_at(query, &format!("/v1/users/{}?at={at}", escape(user)));
-        let found = if status == 200 { answer["messages"]["delivered"].clone() } else { Json::from(0) };
-        differences.same(&format!("{user}: delivered"), &found, &wanted["messages"]);
-        if by_world {
-            differences.same(&format!("{user}: by type"), &answer["messages"]["by_type"], &wanted["messages_by_type"]);
-        }
-        if answer["online"].is_object() {
-            widths.push(online(&mut differences, user, &answer["online"], wanted, by_world));
-        }
-        if !answer["gifts"].is_object() {
+        if status != 200 {
+            // Someone whose every message was refused, say.
+            let silent = number(&wanted["messages"]) == 0 && number(&wanted["online_ms"]) == 0;
+            if !silent {
+                differences.same(&format!("{user}: status"), &Json::from(status), &Json::from(200));
+            }
             continue;
         }
+        differences.same(&format!("{user}: delivered"), &answer["messages"]["delivered"], &wanted["messages"]);
+        widths.push(online(&mut differences, user, &answer["online"], wanted, by_world));
         let likes = if by_world { &wanted["likes_attempted"] } else { &wanted["likes"] };
         differences.same(&format!("{user}: likes"), &answer["likes"]["count"], likes);
         differences.same(&format!("{user}: gift value"), &answer["gifts"]["value"], &wanted["gift_value"]);
         if by_world {
+            differences.same(&format!("{user}: by type"), &answer["messages"]["by_type"], &wanted["messages_by_type"]);
             differences.same(&format!("{user}: gifts"), &answer["gifts"]["count"], &wanted["gift_count"]);
         }
     }
@@ -123,6 +124,79 @@ fn gifts_and_likes(differences: &mut Differences, room: &str, answer: &Json, wan
     same("likes", &answer["likes"]["count"], &wanted["likes_attempted"]);
     if by_world {
         same("memberships", &answer["memberships"]["count"], &wanted["memberships"]);
+    }
+}
+
+/// All viewers of a room by a sort, page after page.
+fn viewers(query: &str, (room, at): (&str, i64), sort: &str) -> Vec<Json> {
+    let mut all = Vec::new();
+    let first = format!("/v1/rooms/{}/viewers?sort={sort}&limit=1000&at={at}", escape(room));
+    let mut path = first.clone();
+    loop {
+        let (status, page) = read_at(query, &path);
+        assert_eq!(status, 200, "{path}: {page}");
+        all.extend(page["viewers"].as_array().expect("viewers").iter().cloned());
+        let Some(next) = page["next"].as_str() else { return all };
+        path = format!("{first}&after={next}");
+    }
+}
+
+/// Who did most in a room: everybody who did it at all, in order.
+fn top_lists(differences: &mut Differences, query: &str, (room, at): (&str, i64), wanted: &Json) {
+    let lists = [
+        ("messages", "/messages/delivered", "messages"),
+        ("likes", "/likes/count", "likes_attempted"),
+        ("gift_value", "/gifts/value", "gift_value"),
+    ];
+    for (sort, field, did) in lists {
+        let found = viewers(query, (room, at), sort);
+        let found: Vec<(&str, u64)> = found
+            .iter()
+            .map(|viewer| (viewer["account"].as_str().unwrap_or_default(), viewer.pointer(field).map_or(0, number)))
+            .collect();
+        let all = wanted["viewers"].as_object().expect("viewers").iter();
+        let mut wanted: Vec<(&str, u64)> =
+            all.map(|(account, viewer)| (account.as_str(), number(&viewer[did]))).filter(|(_, did)| *did > 0).collect();
+        wanted.sort_by(|(a, left), (b, right)| right.cmp(left).then(a.cmp(b)));
+        if found != wanted {
+            let first = found.iter().zip(&wanted).position(|(found, wanted)| found != wanted);
+            let at = first.unwrap_or_else(|| found.len().min(wanted.len()));
+            differences.0.push(format!(
+                "{room}: {} by {sort}, expected {}; place {at} is {:?}, expected {:?}",
+                found.len(),
+                wanted.len(),
+                found.get(at),
+                wanted.get(at)
+            ));
+        }
+    }
+}
+
+/// How long everybody was in a room. What is called back without its time is taken as it comes in, which is later by as
+/// much as the network takes.
+fn watch_time(differences: &mut Differences, query: &str, (room, at): (&str, i64), wanted: &Json) {
+    let found = viewers(query, (room, at), "watch");
+    let joined = |viewer: &&Json| viewer["joined"] == true;
+    let all = wanted["viewers"].as_object().expect("viewers");
+    differences.same(
+        &format!("{room}: viewers by watch time"),
+        &Json::from(found.len()),
+        &Json::from(all.values().filter(joined).count()),
+    );
+    for viewer in &found {
+        let account = viewer["account"].as_str().unwrap_or_default();
+        let what = format!("{room}: watch time of {account}");
+        let Some(wanted) = all.get(account).filter(joined) else {
+            differences.0.push(format!("{what}: it was never there"));
+            continue;
+        };
+        let watch = &viewer["watch"];
+        let (lower, upper) = (number(&watch["lower_ms"]), number(&watch["upper_ms"]));
+        differences.within(&format!("{what} in its bounds"), &watch["ms"], (lower, upper));
+        let (least, most) = (number(&wanted["watch_lower_ms"]), number(&wanted["watch_upper_ms"]));
+        if upper.saturating_add(WATCH_SLACK_MS) < least || lower > most.saturating_add(WATCH_SLACK_MS) {
+            differences.0.push(format!("{what}: answered {watch}, expected {least} to {most}"));
+        }
     }
 }
 

@@ -61,18 +61,22 @@ fn delivered(sender: &Sender) -> u64 {
     sender.delivered.iter().fold(0, |sum, c| sum.saturating_add(c.count))
 }
 
+/// A room without a row has the fields too, so that an answer always has the same form.
 pub(crate) fn room(cx: &ReadContext<'_>, room: &str, out: &mut Map<String, Json>) -> Result<bool, StoreError> {
-    let Some(row) = cx.reader.get::<Rooms>(&(cx.app, room))? else { return Ok(false) };
+    let found = cx.reader.get::<Rooms>(&(cx.app, room))?;
+    let known = found.is_some();
+    let row = found.unwrap_or_default();
     let mut messages = room_messages(&row.tallies, &waiting(cx, &row, 0..u32::MAX));
     messages.senders = Some(row.senders);
     out.insert("messages".to_owned(), json(&messages));
-    Ok(true)
+    Ok(known)
 }
 
 pub(crate) fn user(cx: &ReadContext<'_>, account: &str, out: &mut Map<String, Json>) -> Result<bool, StoreError> {
-    let Some(row) = cx.reader.get::<Senders>(&(cx.app, account))? else { return Ok(false) };
-    out.insert("messages".to_owned(), json(&sender_messages(&row)));
-    Ok(true)
+    let found = cx.reader.get::<Senders>(&(cx.app, account))?;
+    let known = found.is_some();
+    out.insert("messages".to_owned(), json(&sender_messages(&found.unwrap_or_default())));
+    Ok(known)
 }
 
 pub(crate) fn rank_rooms(cx: &ReadContext<'_>, visit: &mut dyn FnMut(RankedRoom)) -> Result<(), StoreError> {

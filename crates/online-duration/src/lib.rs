@@ -113,10 +113,13 @@ impl Statistic for OnlineDuration {
     }
 
     fn user(&self, cx: &ReadContext<'_>, account: &str, out: &mut Map<String, Json>) -> Result<bool, StoreError> {
-        let Some(row) = cx.reader.get::<tables::Accounts>(&(cx.app, account))? else { return Ok(false) };
+        let found = cx.reader.get::<tables::Accounts>(&(cx.app, account))?;
+        let known = found.is_some();
+        // An account without a row has the fields too, so that an answer always has the same form.
+        let row = found.unwrap_or_default();
         let Online { ms, lower_ms, upper_ms, now } = online(&row, cx.at_ms, &cx.rules.duration);
         let answer = proto::Online { ms, lower_ms, upper_ms, now, too_late: row.too_late };
         out.insert("online".to_owned(), json(&answer));
-        Ok(true)
+        Ok(known)
     }
 }

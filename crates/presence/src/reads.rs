@@ -19,8 +19,11 @@ fn chunk(cx: &ReadContext<'_>, room: &str, number: u32) -> Result<Chunk, StoreEr
     Ok(cx.reader.get::<Chunks>(&(cx.app, room, number))?.unwrap_or_default())
 }
 
+/// A room without a row has the fields too, so that an answer always has the same form.
 pub(crate) fn room(cx: &ReadContext<'_>, room: &str, out: &mut Map<String, Json>) -> Result<bool, StoreError> {
-    let Some(row) = cx.reader.get::<Rooms>(&(cx.app, room))? else { return Ok(false) };
+    let found = cx.reader.get::<Rooms>(&(cx.app, room))?;
+    let known = found.is_some();
+    let row = found.unwrap_or_default();
     let level = crowd::level_at(&row, cx.at_ms, |number| chunk(cx, room, number))?;
     let answer = RoomOnline {
         now: level.now(),
@@ -30,16 +33,18 @@ pub(crate) fn room(cx: &ReadContext<'_>, room: &str, out: &mut Map<String, Json>
         too_late: row.too_late,
     };
     out.insert("online".to_owned(), json(&answer));
-    Ok(true)
+    Ok(known)
 }
 
 pub(crate) fn user(cx: &ReadContext<'_>, account: &str, out: &mut Map<String, Json>) -> Result<bool, StoreError> {
-    let Some(row) = cx.reader.get::<Accounts>(&(cx.app, account))? else { return Ok(false) };
+    let found = cx.reader.get::<Accounts>(&(cx.app, account))?;
+    let known = found.is_some();
+    let row = found.unwrap_or_default();
     let open = row.rooms.iter().filter(|room| room.is_open(cx.at_ms));
     let mut rooms: Vec<&str> = open.map(|room| room.group_id.as_str()).collect();
     rooms.sort_unstable();
     out.insert("rooms".to_owned(), Json::from(rooms));
-    Ok(true)
+    Ok(known)
 }
 
 pub(crate) fn rank_rooms(cx: &ReadContext<'_>, visit: &mut dyn FnMut(RankedRoom)) -> Result<(), StoreError> {

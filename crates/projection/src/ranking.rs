@@ -98,6 +98,14 @@ impl RankList {
         first.iter().chain(rest).map(|entry| (entry.score, &*entry.room))
     }
 
+    /// Whether a room stands at a place.
+    #[must_use]
+    pub fn has(&self, score: u64, room: &str) -> bool {
+        let (chunk, at) = self.seek(score, room, false);
+        let entry = self.chunks.get(chunk).and_then(|chunk| chunk.get(at));
+        entry.is_some_and(|entry| entry.place() == (Reverse(score), room))
+    }
+
     /// How many rooms stand before a place.
     #[must_use]
     pub fn before(&self, score: u64, room: &str) -> usize {
@@ -374,11 +382,13 @@ mod tests {
                     prop_assert_eq!(found.len(), wanted.len());
                     prop_assert!(found.chunks.iter().all(|chunk| (1..=2 * CHUNK).contains(&chunk.len())));
                     prop_assert_eq!(&found.behind(None).collect::<Vec<_>>(), &wanted);
+                    prop_assert!(wanted.iter().all(|(score, room)| found.has(*score, room)));
                     for (score, room) in &places {
                         let room = format!("room_{room}");
                         let place = (Reverse(*score), room.as_str());
                         let at = wanted.partition_point(|&(score, room)| (Reverse(score), room) < place);
                         prop_assert_eq!(found.before(*score, &room), at);
+                        prop_assert_eq!(found.has(*score, &room), wanted.get(at) == Some(&(*score, room.as_str())));
                         let behind = wanted.partition_point(|&(score, room)| (Reverse(score), room) <= place);
                         prop_assert!(found.behind(Some((*score, &room))).eq(wanted[behind..].iter().copied()));
                     }

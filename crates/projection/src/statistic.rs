@@ -110,6 +110,21 @@ pub trait Statistic: Send + Sync + 'static {
         &[]
     }
 
+    /// Whether the order of this ranking is kept in memory, so that a page of it, a room's place and what it is ranked by
+    /// take no walk over rows. Such a read does not queue behind those that walk.
+    fn ranks_in_memory(&self, _sort: &str) -> bool {
+        false
+    }
+
+    /// Which generation the scores of this ranking are of. Those of different ones cannot be compared, so no page goes on
+    /// behind a score of another.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store fails.
+    fn ranking_generation(&self, _cx: &ReadContext<'_>, _sort: &str) -> Result<u32, StoreError> {
+        Ok(0)
+    }
+
     /// Reads the rooms that stand in rankings from an opened store, those that were active last first, until `stands`
     /// has as many as it keeps: it is given table, app, name and where the room stands.
     ///

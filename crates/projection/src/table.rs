@@ -98,6 +98,9 @@ pub enum StoreError {
     /// A projection asked for a table that it did not declare: a defect of the program.
     #[error("table {0} is not declared by any projection of this partition")]
     Undeclared(&'static str),
+    /// The read was ended because nobody waits for its answer any more.
+    #[error("the read was given up: nobody waits for it any more")]
+    GivenUp,
 }
 
 impl StoreError {

@@ -12,12 +12,12 @@ use crate::question::Slice;
 /// What a cursor pages through. The bytes are never changed or used again for something else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Rankings of rooms.
-    Rooms = 1,
     /// Viewers of a room.
     Viewers = 2,
     /// Slices of time of a room.
     Minutes = 3,
+    /// Rankings of rooms. 1 were those that did not say what their scores were counted in.
+    Rooms = 4,
 }
 
 /// Longest cursor that is read, in characters: a long room or account fits.
@@ -39,6 +39,20 @@ pub(crate) fn decode(kind: Kind, of: &str, text: &str) -> Result<Vec<u8>, ApiErr
             Some(rest.to_vec())
         })
         .ok_or_else(wrong)
+}
+
+/// The cursor that goes on in a list of viewers: by what they did in all, or in a span of time.
+pub(crate) fn of_viewers(sort: &str, span: Option<(i64, i64)>, next: &str) -> String {
+    encode(Kind::Viewers, &viewers_of(sort, span), next.as_bytes())
+}
+
+/// Where such a cursor goes on.
+pub(crate) fn to_viewers(sort: &str, span: Option<(i64, i64)>, text: &str) -> Result<String, ApiError> {
+    String::from_utf8(decode(Kind::Viewers, &viewers_of(sort, span), text)?).map_err(|_| wrong())
+}
+
+fn viewers_of(sort: &str, span: Option<(i64, i64)>) -> String {
+    span.map_or_else(|| sort.to_owned(), |(from_ms, to_ms)| format!("{sort} {from_ms} {to_ms}"))
 }
 
 /// The cursor that goes on behind a slice of time.
@@ -92,6 +106,18 @@ mod tests {
             [of_slice((-1, 0)), of_slice((0, -1)), of_slice((i64::MAX, 1)), encode(Kind::Minutes, "", b"short")]
         {
             assert!(to_slice(&forged).is_err(), "{forged}");
+        }
+    }
+
+    #[test]
+    fn cursors_of_viewers_are_those_of_their_sort_and_span() {
+        let all = [("likes", None), ("likes", Some((0, 5))), ("likes", Some((1, 5))), ("gift_value", Some((0, 5)))];
+        for (n, (sort, span)) in all.into_iter().enumerate() {
+            let text = of_viewers(sort, span, "7 ann");
+            for (m, (sort, span)) in all.into_iter().enumerate() {
+                let read = to_viewers(sort, span, &text);
+                assert_eq!(read.ok().as_deref(), (n == m).then_some("7 ann"), "{n} read as {m}");
+            }
         }
     }
 

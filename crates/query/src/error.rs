@@ -155,7 +155,10 @@ impl ApiError {
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
-        tracing::error!(%error, "a read failed");
+        // One that was given up has nobody to hear of it.
+        if !matches!(error, StoreError::GivenUp) {
+            tracing::error!(%error, "a read failed");
+        }
         Self::failed(error)
     }
 }

@@ -33,7 +33,8 @@ pub struct QueryOptions {
     /// answer after their own timeouts.
     pub requests_in_flight_max: u32,
     /// Rankings, viewer lists and minutes at work at once, 1 to 1,024. Default 4. They walk over many rows; others of
-    /// their kind wait, so that they never take every core from the partitions.
+    /// their kind wait for up to a second, then callers get 503, so that they never take every core from the partitions.
+    /// Rankings by heat are in memory and take no place.
     pub scans_in_flight_max: u32,
     /// Longest wait for the positions of `at_least`, in ms, 1 to 60,000. Default 5,000.
     pub at_least_wait_ms: u64,
@@ -209,6 +210,14 @@ pub(crate) const ADMIN_CONNECTIONS_MAX: u32 = 64;
 pub(crate) const ADMIN_WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest wait for the positions of `at_least`, in ms, whoever waits.
 pub(crate) const AT_LEAST_WAIT_MS_MAX: u64 = 60_000;
+/// Longest wait for a place among the scans: below the time that an owner has for an answer, so that the caller learns
+/// why there is none.
+pub(crate) const SCAN_WAIT: Duration = Duration::from_secs(1);
+/// Reads that wait for a place among the scans: half of the requests that are at work by default, so that they leave
+/// places to those that wait for nothing.
+pub(crate) const SCANS_WAITING_MAX: usize = 128;
+/// Time for a room's place among all rooms, which other processes tell their part of; after that the answer goes without.
+pub(crate) const RANK_WAIT: Duration = Duration::from_millis(500);
 /// Positions of one `at_least` that are waited for at once.
 pub(crate) const WAITS_AT_ONCE: usize = 32;
 /// Range of the largest answer between processes, in bytes.

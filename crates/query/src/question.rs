@@ -70,21 +70,6 @@ pub(crate) enum Ask {
 }
 
 impl Ask {
-    /// Whether it walks over many rows and must not hold up requests that read a few.
-    pub(crate) fn walks(&self) -> bool {
-        matches!(
-            self,
-            Self::Minutes { .. }
-                | Self::Viewers { .. }
-                | Self::RankRooms { .. }
-                | Self::RankedRooms { .. }
-                | Self::RoomScore { .. }
-                | Self::RoomsBefore { .. }
-                | Self::Levels { .. }
-                | Self::DeadLetters { .. }
-        )
-    }
-
     /// Whether asking again, when it is not known what became of the first time, changes nothing.
     pub(crate) fn is_read(&self) -> bool {
         !matches!(self, Self::Rebuild | Self::Snapshot)
@@ -199,8 +184,8 @@ pub(crate) struct Seen {
 pub(crate) enum Found {
     /// To `Room`, `User`, `Minutes` and `Viewers`.
     Fields(Fields, Seen),
-    /// To `RankRooms`, best first.
-    Places(Vec<Place>, Seen),
+    /// To `RankRooms`, best first, with the generation of their scores.
+    Places(Vec<Place>, u32, Seen),
     /// To `RankedRooms`, best first.
     Rooms(Vec<Ranked>, Seen),
     /// To `RoomScore`, where it is nothing for a room that is not ranked, and `RoomsBefore`.

@@ -66,6 +66,14 @@ impl Statistic for RoomHeat {
         &["heat", "recommended"]
     }
 
+    fn ranks_in_memory(&self, sort: &str) -> bool {
+        self.room_sorts().contains(&sort)
+    }
+
+    fn ranking_generation(&self, cx: &ReadContext<'_>, _sort: &str) -> Result<u32, StoreError> {
+        reads::ranking_generation(cx)
+    }
+
     fn rank_rooms(
         &self,
         cx: &ReadContext<'_>,

@@ -63,6 +63,11 @@ pub(crate) fn rank_rooms(
     with_shifts(&generations, |generation, shift| ranking.scan(generation, shift))
 }
 
+/// Number of the half-life that the scores are counted in.
+pub(crate) fn ranking_generation(cx: &ReadContext<'_>) -> Result<u32, StoreError> {
+    Ok(generations(cx)?.generations.last().map_or(0, |generation| generation.number))
+}
+
 fn list_of(sort: &str) -> List {
     if sort == "recommended" { List::Recommended } else { List::Heat }
 }
@@ -85,12 +90,17 @@ fn with_shifts(
     Ok(())
 }
 
-/// What a room is ranked by: one read.
+/// What a room is ranked by: one read. A room that was cut off at the end of its list is not ranked, whatever it is worth.
 pub(crate) fn room_score(cx: &ReadContext<'_>, sort: &str, room: &str) -> Result<Option<u64>, StoreError> {
     let list = list_of(sort);
-    let found = row(cx, &generations(cx)?, room)?;
-    let listed = found.filter(|(row, _)| row.is_listed(list));
-    Ok(listed.map(|(row, generation)| row.log(&generation, list)))
+    let Some(mut row) = cx.reader.get::<Rooms>(&(cx.app, room))? else { return Ok(None) };
+    let generations = generations(cx)?;
+    let stands = row.stands().into_iter().any(|stand| {
+        let own = generations.from(stand.generation).first().filter(|_| stand.list == list as u8);
+        own.and_then(|own| list_in(cx, list, own)).is_some_and(|ranked| ranked.has(stand.score, room))
+    });
+    let generation = row.carry_over(&generations).filter(|_| stands);
+    Ok(generation.map(|generation| row.log(&generation, list)))
 }
 
 /// The list of a generation.

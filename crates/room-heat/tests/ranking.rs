@@ -154,6 +154,48 @@ proptest! {
     }
 }
 
+/// A store whose lists are cut off before their first entry.
+struct CutOff<'s>(&'s MemoryStore, Rankings);
+
+impl Reader for CutOff<'_> {
+    fn get_row(&self, row: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.0.get_row(row)
+    }
+
+    fn scan_rows(&self, prefix: &[u8], from: Option<&[u8]>, visit: &mut VisitRowUntil<'_>) -> Result<(), StoreError> {
+        self.0.scan_rows(prefix, from, visit)
+    }
+
+    fn rankings(&self) -> &Rankings {
+        &self.1
+    }
+}
+
+#[test]
+fn a_room_that_stands_in_no_list_is_not_ranked() {
+    let mut rules = RuleSet::default();
+    rules.heat.half_life_ms = 600_000;
+    let mut harness = new(rules);
+    happen(&mut harness, 1, 1, 0, &What::Text);
+    // And one whose list is that of the half-life before.
+    harness.rules.heat.half_life_ms = 60_000;
+    happen(&mut harness, 2, 1, 1_000, &What::Text);
+    harness.commit(usize::MAX);
+    let cut_off = CutOff(&harness.store, Rankings::default());
+    for room in [1, 2] {
+        for sort in ["heat", "recommended"] {
+            let ranked = |reader: &dyn Reader| {
+                let cx = context(reader, 2_000, &harness.rules);
+                RoomHeat.room_score(&cx, sort, &rooms_name(room)).expect("reads").is_some()
+            };
+            assert!(ranked(&harness.store), "room {room} by {sort}");
+            assert!(!ranked(&cut_off), "room {room} by {sort}");
+        }
+        // It is worth what it was.
+        assert!(heat_in(&harness.store, room, 2_000, &harness.rules).0 > 0);
+    }
+}
+
 /// Counts the rows that are read.
 struct Counting<'s> {
     store: &'s MemoryStore,

@@ -107,6 +107,28 @@ pub struct ExpectedRoom {
     /// Attempted messages by type and by minute of the attempt.
     #[serde(default)]
     pub attempt_minutes: BTreeMap<i64, ByType>,
+    /// By account: everybody who was in the room, wrote in it or gave a gift there.
+    #[serde(default)]
+    pub viewers: BTreeMap<String, ExpectedViewer>,
+}
+
+/// What is true of one account in one room.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExpectedViewer {
+    /// Delivered messages.
+    pub messages: u64,
+    /// Likes in attempted messages.
+    pub likes_attempted: u64,
+    /// Value of the gifts that were billed, minor units.
+    pub gift_value: u64,
+    /// Whether it was ever in the room.
+    pub joined: bool,
+    /// Time in the room, ms, up to `end_ms`.
+    pub watch_ms: i64,
+    /// As `watch_ms`, without the stays that a client took up again by itself: a join soon after says that it began anew.
+    pub watch_lower_ms: i64,
+    /// As `watch_ms`, where a client that died counts until it came again.
+    pub watch_upper_ms: i64,
 }
 
 /// Gifts of a room.

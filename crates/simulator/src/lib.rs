@@ -32,5 +32,5 @@ mod text;
 
 pub use config::{Config, ConfigError};
 pub use evening::Evening;
-pub use expected::{ByType, Expected, ExpectedGifts, ExpectedLottery, ExpectedRoom, ExpectedUser};
+pub use expected::{ByType, Expected, ExpectedGifts, ExpectedLottery, ExpectedRoom, ExpectedUser, ExpectedViewer};
 pub use line::{Line, LineKind};

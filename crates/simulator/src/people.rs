@@ -139,12 +139,64 @@ pub(crate) enum Whereabouts {
     Dead(Box<Death>),
 }
 
+/// How long someone was in a room.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Watch {
+    /// Since when it has been there.
+    since_ms: Option<i64>,
+    /// Since when it has been gone without a word.
+    gone_ms: Option<i64>,
+    /// Stays that are over.
+    ms: i64,
+    /// Absences that nobody was told of.
+    untold_ms: i64,
+    /// Whether it is there without having joined, because its client connected again.
+    resumed: bool,
+    /// Stays of that kind that are over.
+    resumed_ms: i64,
+}
+
+impl Watch {
+    /// It is there, with a join or, `resumed`, without one.
+    pub(crate) fn enter(&mut self, at_ms: i64, resumed: bool) {
+        self.untold_ms += self.gone_ms.take().map_or(0, |gone_ms| at_ms - gone_ms);
+        (self.since_ms, self.resumed) = (Some(at_ms), resumed);
+    }
+
+    /// It is not there any more; `visible` tells whether the platform knows.
+    pub(crate) fn leave(&mut self, at_ms: i64, visible: bool) {
+        let stayed_ms = self.since_ms.take().map_or(0, |since_ms| at_ms - since_ms);
+        self.ms += stayed_ms;
+        self.resumed_ms += if self.resumed { stayed_ms } else { 0 };
+        self.gone_ms = (!visible).then_some(at_ms);
+    }
+
+    /// The time up to the end, and what it is at least and at most for one who sees only callbacks.
+    pub(crate) fn until(&self, end_ms: i64) -> (i64, i64, i64) {
+        let running = |since_ms: Option<i64>| since_ms.map_or(0, |since_ms| end_ms - since_ms);
+        let ms = self.ms + running(self.since_ms);
+        let resumed_ms = self.resumed_ms + running(self.since_ms.filter(|_| self.resumed));
+        (ms, ms - resumed_ms, ms + self.untold_ms + running(self.gone_ms))
+    }
+}
+
 /// What someone did in a room, for the truth.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Seen {
     pub(crate) room: RoomId,
     pub(crate) joined: bool,
     pub(crate) delivered: bool,
+    pub(crate) messages: u64,
+    pub(crate) likes_attempted: u64,
+    pub(crate) gift_value: u64,
+    pub(crate) watch: Watch,
+}
+
+impl Seen {
+    fn new(room: RoomId) -> Self {
+        let watch = Watch::default();
+        Self { room, joined: false, delivered: false, messages: 0, likes_attempted: 0, gift_value: 0, watch }
+    }
 }
 
 /// What is true of one account.
@@ -256,7 +308,7 @@ impl Person {
     pub(crate) fn seen(&mut self, room: RoomId) -> &mut Seen {
         let rooms = &mut self.truth.rooms;
         let at = rooms.iter().position(|seen| seen.room == room).unwrap_or_else(|| {
-            rooms.push(Seen { room, joined: false, delivered: false });
+            rooms.push(Seen::new(room));
             rooms.len() - 1
         });
         &mut rooms[at]
@@ -296,6 +348,23 @@ mod tests {
         for (intervals, end, expected) in cases {
             assert_eq!(union_ms(intervals.clone(), end), expected, "{intervals:?} to {end}");
         }
+    }
+
+    #[test]
+    fn watch_time_counts_stays_and_knows_what_nobody_was_told() {
+        let mut watch = Watch::default();
+        assert_eq!(watch.until(100), (0, 0, 0));
+        watch.enter(100, false);
+        assert_eq!(watch.until(150), (50, 50, 50));
+        watch.leave(200, true);
+        watch.enter(300, false);
+        watch.leave(310, false);
+        assert_eq!(watch.until(320), (110, 110, 120), "it may still be there");
+        watch.enter(330, true);
+        assert_eq!(watch.until(340), (120, 110, 140), "it may have begun anew");
+        watch.leave(340, true);
+        watch.enter(400, false);
+        assert_eq!(watch.until(401), (121, 111, 141));
     }
 
     #[test]

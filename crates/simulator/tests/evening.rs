@@ -30,6 +30,8 @@ struct RoomCount {
     senders: BTreeSet<String>,
     /// Combo to the greatest (count, value) delivered.
     combos: BTreeMap<String, (u64, u64)>,
+    /// Account to messages delivered, likes attempted, and value billed.
+    viewers: BTreeMap<String, (u64, u64, u64)>,
 }
 
 /// When a message was seen on its way: times of sending of its before- and after-callback, and whether it failed.
@@ -145,7 +147,9 @@ impl Count {
                 add(&mut room.attempts, &kind);
                 add(room.attempt_minutes.entry(event_ms / 60_000 * 60_000).or_default(), &kind);
                 if kind == "like" {
-                    room.likes_attempted += data["count"].as_u64().unwrap();
+                    let likes = data["count"].as_u64().unwrap();
+                    room.likes_attempted += likes;
+                    room.viewers.entry(text(&body["From_Account"])).or_default().1 += likes;
                 }
             }
             "Group.CallbackAfterSendMsg" => {
@@ -191,6 +195,7 @@ impl Count {
         *self.seconds.entry((id.clone(), body["MsgTime"].as_i64().unwrap())).or_default() += 1;
         add(self.users.entry(sender.clone()).or_default(), &kind);
         let room = self.rooms.entry(id).or_default();
+        room.viewers.entry(sender.clone()).or_default().0 += 1;
         room.senders.insert(sender);
         add(&mut room.delivered, &kind);
         add(room.minutes.entry(event_ms / 60_000 * 60_000).or_default(), &kind);
@@ -214,6 +219,7 @@ impl Count {
         if event["type"] == "gift_billed" {
             room.billed.0 += event["count"].as_u64().unwrap();
             room.billed.1 += event["value"].as_u64().unwrap();
+            room.viewers.entry(text(&event["account"])).or_default().2 += event["value"].as_u64().unwrap();
         } else {
             room.memberships += 1;
         }
@@ -251,6 +257,17 @@ impl Count {
             assert_eq!(seen.recalled, room.recalled, "{id}");
             assert_eq!(seen.joiners.len() as u64, room.distinct_joiners, "{id}");
             assert_eq!(seen.senders.len() as u64, room.distinct_senders, "{id}");
+            let did = room.viewers.iter().map(|(account, v)| (account, (v.messages, v.likes_attempted, v.gift_value)));
+            let did: BTreeMap<_, _> = did.filter(|(_, did)| *did != (0, 0, 0)).collect();
+            assert_eq!(did, seen.viewers.iter().map(|(account, did)| (account, *did)).collect(), "{id}");
+            let joiners: BTreeSet<_> =
+                room.viewers.iter().filter(|(_, v)| v.joined).map(|(account, _)| account).collect();
+            assert_eq!(joiners, seen.joiners.iter().collect(), "{id}");
+            for (account, v) in &room.viewers {
+                assert!(0 <= v.watch_lower_ms && v.watch_lower_ms <= v.watch_ms && v.watch_ms <= v.watch_upper_ms);
+                assert!(v.watch_upper_ms <= config.duration_ms, "{account}: {v:?}");
+                assert!(v.joined || v.watch_upper_ms == 0, "{account}: {v:?}");
+            }
             assert!(room.final_online <= room.peak_online && room.peak_online <= room.distinct_joiners, "{id}");
             assert!(room.peak_online <= room.peak_online_upper && room.final_online <= room.final_online_upper, "{id}");
         }

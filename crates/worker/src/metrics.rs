@@ -144,7 +144,12 @@ impl Metrics {
                 "records could not be applied; `barrage dead-letters` lists them"
             );
         }
+    }
+
+    /// Shows what an open partition is now.
+    pub(crate) fn show(&self, labels: &PartitionLabels, committed: &Meta, overlay_bytes: usize) {
         #[allow(clippy::cast_precision_loss, reason = "a gauge of seconds: microseconds do not matter")]
-        self.stream_time.get_or_create(&labels).set(after.stream_time as f64 / 1_000.0);
+        self.stream_time.get_or_create(labels).set(committed.stream_time as f64 / 1_000.0);
+        self.overlay_bytes.get_or_create(labels).set(i64::try_from(overlay_bytes).unwrap_or(i64::MAX));
     }
 }

@@ -213,14 +213,9 @@ impl Runner {
         self.sender.committed();
         self.dirty_since = None;
         self.common.metrics.commit_seconds.observe(start.elapsed().as_secs_f64());
-        let engine_bytes = engine.bytes();
         let after = engine.committed().clone();
         self.common.metrics.count(self.shared.partition, &before, &after);
-        self.common
-            .metrics
-            .overlay_bytes
-            .get_or_create(&self.labels)
-            .set(i64::try_from(engine_bytes).unwrap_or(i64::MAX));
+        self.common.metrics.show(&self.labels, &after, engine.bytes());
         let outgoing = engine.outgoing();
         self.common.metrics.show_outgoing(&self.labels, outgoing);
         // First, so that nobody sees all records applied and nothing on its way when there is.

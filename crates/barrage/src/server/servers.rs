@@ -132,10 +132,11 @@ fn admin(parts: &Parts, listener: tokio::net::TcpListener, until: impl Future<Ou
         (Some(local), None) => admin = admin.of_stores(local.stores()),
         (None, _) => {}
     }
-    if let (Some(log), None) = (parts.kafka(), parts.spool()) {
+    if let (Some(log), Some(_), None) = (parts.kafka(), &parts.local, parts.spool()) {
         let watched = Arc::clone(log);
         // What is wrong with the topics needs a person; what is not reached mends itself. Where there is a spool callbacks
-        // are taken all the same, and an endpoint that is taken out of service would lose them.
+        // are taken all the same, and an endpoint that is taken out of service would lose them. Reads are answered as
+        // ever, and all processes that answer them see the same topics: out of service, there would be none.
         admin = admin.with_check(move || watched.problem().iter().map(ToString::to_string).collect());
     }
     if let Some(spool) = parts.spool() {

@@ -9,7 +9,7 @@ use barrage_worker::Snapshot;
 use serde_json::{Map, Value as Json, json};
 
 use super::top::Top;
-use crate::cursor::{self, Kind};
+use crate::cursor;
 use crate::error::{ApiError, Code};
 use crate::question::{Fields, Place, Ranked, Slice};
 
@@ -135,7 +135,7 @@ pub(super) fn viewers(
         fields.insert("to".to_owned(), to_ms.into());
     }
     if let Some(next) = page.next {
-        fields.insert("next".to_owned(), cursor::encode(Kind::Viewers, sort, next.as_bytes()).into());
+        fields.insert("next".to_owned(), cursor::of_viewers(sort, asked, &next).into());
     }
     Ok(fields)
 }
@@ -145,19 +145,21 @@ fn unknown_sort(sort: &str) -> ApiError {
     ApiError::parameter("sort", format!("`{sort}` is not known to the partition's owner"), "do both run one version?")
 }
 
+/// The best places of a ranking, and the generation of their scores.
 pub(super) fn ranking(
     statistics: &Statistics,
     cx: &ReadContext<'_>,
     sort: &str,
     mut top: Top<'_>,
-) -> Result<Vec<Place>, ApiError> {
-    let mut known = sort.is_empty();
+) -> Result<(Vec<Place>, u32), ApiError> {
+    let (mut known, mut generation) = (sort.is_empty(), 0);
     for statistic in statistics.iter().filter(|s| s.room_sorts().contains(&sort)) {
         known = true;
+        generation = statistic.ranking_generation(cx, sort)?;
         let query = top.query(sort);
         statistic.rank_rooms(cx, query, &mut |ranked| top.offer((Reverse(ranked.score), ranked.room)))?;
     }
-    if known { Ok(top.into_places()) } else { Err(unknown_sort(sort)) }
+    if known { Ok((top.into_places(), generation)) } else { Err(unknown_sort(sort)) }
 }
 
 /// Rooms of a ranking, best first. One that is not ranked any more is left out.

@@ -35,10 +35,9 @@ impl Owners {
             partitions.into_iter().partition(|partition| matches!(self.owner(*partition), Owner::Here(_)));
         match &self.local {
             Some(local) if !here.is_empty() => {
-                let walks = gather.ask(here[0]).walks();
-                let work = move |local: &Local| one_by_one(local, here, at_ms, gather);
-                let (back, gone) =
-                    if walks { local.scan(work).await.map_err(|failure| failure.error)?? } else { work(local)? };
+                let ask = gather.ask(here[0]);
+                let work = local.work(&ask, move |local| one_by_one(local, here, at_ms, gather));
+                let (back, gone) = work.await.map_err(|failure| failure.error)??;
                 gather = back;
                 elsewhere.extend(gone);
             }

@@ -8,6 +8,7 @@ use barrage_event::{Partition, Topic};
 use super::cacheable;
 use crate::api::{Call, Inner, Reply};
 use crate::error::ApiError;
+use crate::options::RANK_WAIT;
 use crate::owners::Gather;
 use crate::question::{Ask, Failure, Fields, Found, Place};
 
@@ -22,11 +23,12 @@ pub(crate) async fn room(inner: Arc<Inner>, call: Call) -> Result<Reply, ApiErro
     Ok(cacheable(&call, &[seen], fields.into_text()))
 }
 
-/// Puts the room's place by heat among all rooms into the answer; null when a partition does not tell its part of it:
-/// that the others cannot be read is no reason not to answer for this one.
+/// Puts the room's place by heat among all rooms into the answer; null when a partition does not tell its part of it
+/// soon: that the others cannot be read is no reason not to answer for this one.
 async fn put_rank(inner: &Inner, app: u32, call: &Call, fields: &mut Fields) {
     if inner.parts.owners.sorts().rooms.contains(&HEAT) {
-        let rank = rank(inner, app, call).await.ok().flatten();
+        let rank = tokio::time::timeout(RANK_WAIT, Box::pin(rank(inner, app, call))).await;
+        let rank = rank.ok().and_then(Result::ok).flatten();
         fields.put(Some(HEAT), "rank", rank);
     }
 }

@@ -36,10 +36,14 @@ async fn ranked(inner: Arc<Inner>, call: Call, sort: &'static str) -> Result<Rep
     let limit = call.params.limit()?;
     let owners = &inner.parts.owners;
     let after = call.params.text("after").map(|text| decode(sort, text)).transpose()?;
-    let (before, after) = after.map_or((0, None), |(before, place)| (before, Some(place)));
-    let ranking = Ranking { app, sort, keep: limit + 1, after, best: Vec::new(), seen: BTreeMap::new() };
+    let (before, after, counted) =
+        after.map_or((0, None, None), |kept| (kept.rank, Some(kept.place), Some(kept.generations)));
+    let ranking = Ranking::new(app, sort, limit + 1, after);
     let partitions = owners.shape().all_of(Topic::Room).collect();
-    let Ranking { mut best, seen, .. } = owners.gather(partitions, call.at_ms, ranking).await?;
+    let Ranking { mut best, seen, generations, .. } = owners.gather(partitions, call.at_ms, ranking).await?;
+    if counted.is_some_and(|counted| counted != generations) {
+        return Err(counted_anew(sort));
+    }
     let more = best.len() > limit;
     best.truncate(limit);
     // Only now is it known which rooms are shown: nobody reads the others.
@@ -52,7 +56,7 @@ async fn ranked(inner: Arc<Inner>, call: Call, sort: &'static str) -> Result<Rep
     let Shown { rooms: best, seen, .. } = owners.gather(partitions, call.at_ms, shown).await?;
     let seen: Vec<Seen> = seen.into_values().collect();
     let last = before.saturating_add(u64::try_from(best.len()).unwrap_or(u64::MAX));
-    let next = best.last().filter(|_| more).map(|room| encode(sort, last, &room.place));
+    let next = best.last().filter(|_| more).map(|room| encode(sort, last, generations, &room.place));
     let ranks = (1..).map(|n: u64| before.saturating_add(n));
     let rooms = best.into_iter().zip(ranks).map(|(ranked, rank)| {
         let mut fields = ranked.fields;
@@ -84,7 +88,15 @@ struct Ranking {
     after: Option<Place>,
     /// Best first, at most `keep`.
     best: Vec<(Place, Partition)>,
+    generations: Generations,
     seen: BTreeMap<Partition, Seen>,
+}
+
+impl Ranking {
+    fn new(app: u32, sort: &'static str, keep: usize, after: Option<Place>) -> Self {
+        let (best, seen) = (Vec::new(), BTreeMap::new());
+        Self { app, sort, keep, after, best, generations: Generations::default(), seen }
+    }
 }
 
 impl Gather for Ranking {
@@ -97,10 +109,11 @@ impl Gather for Ranking {
     }
 
     fn take(&mut self, partition: Partition, answered: Result<Found, Failure>) -> Result<(), ApiError> {
-        let Found::Places(places, seen) = answered.map_err(|failure| failure.error)? else {
+        let Found::Places(places, generation, seen) = answered.map_err(|failure| failure.error)? else {
             return Err(Failure::not_an_answer().error);
         };
         self.seen.insert(partition, seen);
+        self.generations.add(generation);
         self.best.extend(places.into_iter().map(|place| (place, partition)));
         self.best.sort_unstable();
         self.best.truncate(self.keep);
@@ -138,17 +151,51 @@ impl Gather for Shown {
     }
 }
 
-/// The cursor behind a place, which is the last of so many.
-fn encode(sort: &str, rank: u64, (Reverse(score), room): &Place) -> String {
-    cursor::encode(Kind::Rooms, sort, &[&rank.to_be_bytes(), &score.to_be_bytes(), room.as_bytes()].concat())
+/// The generations of the scores of a page: the first and the last, where a change is under way and partitions differ.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Generations(Option<(u32, u32)>);
+
+impl Generations {
+    fn add(&mut self, generation: u32) {
+        let (first, last) = self.0.unwrap_or((generation, generation));
+        self.0 = Some((first.min(generation), last.max(generation)));
+    }
 }
 
-fn decode(sort: &str, text: &str) -> Result<(u64, Place), ApiError> {
+/// Scores are counted otherwise than on the page before, so nothing goes on behind its last one.
+fn counted_anew(sort: &str) -> ApiError {
+    let message = format!("is of a page whose scores were counted otherwise: the rules of `{sort}` have changed since");
+    ApiError::parameter("after", message, "begin with the first page again, without `after`")
+}
+
+/// What a cursor keeps: the last place of a page, which is the last of so many.
+#[derive(Debug, PartialEq, Eq)]
+struct Kept {
+    rank: u64,
+    generations: Generations,
+    place: Place,
+}
+
+/// The cursor behind a place, which is the last of so many.
+fn encode(sort: &str, rank: u64, generations: Generations, (Reverse(score), room): &Place) -> String {
+    let (first, last) = generations.0.unwrap_or_default();
+    let (rank, score) = (rank.to_be_bytes(), score.to_be_bytes());
+    let kept = [&rank[..], &first.to_be_bytes(), &last.to_be_bytes(), &score, room.as_bytes()].concat();
+    cursor::encode(Kind::Rooms, sort, &kept)
+}
+
+fn decode(sort: &str, text: &str) -> Result<Kept, ApiError> {
     let kept = cursor::decode(Kind::Rooms, sort, text)?;
     let (rank, kept) = kept.split_first_chunk().ok_or_else(cursor::wrong)?;
+    let (first, kept) = kept.split_first_chunk().ok_or_else(cursor::wrong)?;
+    let (last, kept) = kept.split_first_chunk().ok_or_else(cursor::wrong)?;
     let (score, room) = kept.split_first_chunk().ok_or_else(cursor::wrong)?;
     let room = std::str::from_utf8(room).map_err(|_| cursor::wrong())?;
-    Ok((u64::from_be_bytes(*rank), (Reverse(u64::from_be_bytes(*score)), room.to_owned())))
+    Ok(Kept {
+        rank: u64::from_be_bytes(*rank),
+        generations: Generations(Some((u32::from_be_bytes(*first), u32::from_be_bytes(*last)))),
+        place: (Reverse(u64::from_be_bytes(*score)), room.to_owned()),
+    })
 }
 
 #[cfg(test)]
@@ -167,7 +214,7 @@ mod tests {
             .collect();
         places.sort();
         let seen = Seen { partition, next_offset: Offset(0), stream_time_ms: 0, rules_version: 0, at_ms: 0 };
-        Found::Places(places.into_iter().take(*keep).cloned().collect(), seen)
+        Found::Places(places.into_iter().take(*keep).cloned().collect(), 3, seen)
     }
 
     #[test]
@@ -184,22 +231,22 @@ mod tests {
             let mut after: Option<Place> = None;
             loop {
                 let sort = "messages";
-                let (keep, after_page) = (limit + 1, after.take());
-                let (best, done) = (Vec::new(), BTreeMap::new());
-                let mut ranking = Ranking { app: 1, sort, keep, after: after_page, best, seen: done };
+                let mut ranking = Ranking::new(1, sort, limit + 1, after.take());
                 let first = ranking.ask(Partition::room(0));
                 for (n, rooms) in shared.iter().enumerate() {
                     let partition = Partition::room(u16::try_from(n).expect("few"));
                     let ask = if n % 2 == 0 { first.clone() } else { ranking.ask(partition) };
                     ranking.take(partition, Ok(answer(partition, rooms, &ask))).expect("taken");
                 }
-                let more = ranking.best.len() > limit;
+                let (more, generations) = (ranking.best.len() > limit, ranking.generations);
+                assert_eq!(generations, Generations(Some((3, 3))));
                 let mut page: Vec<Place> = ranking.best.into_iter().map(|(place, _)| place).collect();
                 page.truncate(limit);
-                let kept = page.last().map(|place| decode(sort, &encode(sort, 7, place)).expect("our own"));
-                after = kept.map(|(rank, place)| {
-                    assert_eq!(rank, 7);
-                    place
+                let cursor = page.last().map(|place| encode(sort, 7, generations, place));
+                after = cursor.map(|cursor| {
+                    let kept = decode(sort, &cursor).expect("our own");
+                    assert_eq!((kept.rank, kept.generations), (7, generations));
+                    kept.place
                 });
                 seen.append(&mut page);
                 if !more {

@@ -6,7 +6,7 @@ use barrage_event::Topic;
 
 use super::cacheable;
 use crate::api::{Call, Inner, Reply};
-use crate::cursor::{self, Kind};
+use crate::cursor;
 use crate::error::ApiError;
 use crate::question::Ask;
 
@@ -14,11 +14,8 @@ pub(crate) async fn viewers(inner: Arc<Inner>, call: Call) -> Result<Reply, ApiE
     let app = inner.app(&call).await?;
     let limit = call.params.limit()?;
     let sort = call.params.word("sort", &inner.parts.owners.sorts().viewers)?.unwrap_or_default();
-    let after = match call.params.text("after") {
-        Some(text) => Some(String::from_utf8(cursor::decode(Kind::Viewers, sort, text)?).map_err(|_| cursor::wrong())?),
-        None => None,
-    };
     let span = super::span(&call)?;
+    let after = call.params.text("after").map(|text| cursor::to_viewers(sort, span, text)).transpose()?;
     let windows = &inner.parts.owners.sorts().viewer_windows;
     if span.is_some() && !windows.contains(&sort) {
         let hint = format!("with from and to, sort is one of {}", windows.join(", "));

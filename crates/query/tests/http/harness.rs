@@ -103,7 +103,15 @@ impl Service {
 
     /// A service that knows these apps, with these options.
     pub(crate) async fn start_with(apps: Vec<u32>, options: QueryOptions) -> Self {
-        let query_options = options;
+        Self::start_of(apps, options, statistics).await
+    }
+
+    /// The same with these statistics.
+    pub(crate) async fn start_of(
+        apps: Vec<u32>,
+        query_options: QueryOptions,
+        statistics: fn() -> Vec<Box<dyn Statistic>>,
+    ) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let mut registry = Registry::default();
         let options = EmbeddedOptions {

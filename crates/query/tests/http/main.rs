@@ -4,6 +4,7 @@ mod cluster;
 mod harness;
 mod live;
 mod owners;
+mod scans;
 mod schema;
 
 use std::collections::BTreeSet;
@@ -121,7 +122,14 @@ async fn viewers_of_a_span_of_time_are_those_of_its_hours() {
         assert_eq!(found, expected, "{answer}");
         assert_eq!((&answer["from"], &answer["to"]), (&from, &to), "{answer}");
     }
-    for wrong in ["sort=likes&from=2&to=1", "sort=messages&from=1", "sort=likes&from=x"] {
+    // A page goes on with the span and the sort that it began with.
+    let first = service.get(&format!("{path}&sort=likes&limit=1")).await.ok();
+    let next = first["next"].as_str().expect("a cursor");
+    assert_eq!(service.get(&format!("{path}&sort=likes&after={next}")).await.ok()["viewers"][0]["account"], "bob");
+    let (in_span, in_other) = (format!("sort=likes&from={NOON}&after={next}"), format!("sort=messages&after={next}"));
+    for wrong in
+        ["sort=likes&from=2&to=1", "sort=messages&from=1", "sort=likes&from=x", in_span.as_str(), in_other.as_str()]
+    {
         let refused = service.get(&format!("{path}&{wrong}")).await;
         assert_eq!(refused.status, 400, "{wrong}");
     }
@@ -418,6 +426,87 @@ async fn answers_are_what_the_document_describes() {
         let content = &document["paths"][pattern]["get"]["responses"]["200"]["content"]["application/json"]["schema"];
         let problems = schema::problems(&document, content, &answer, pattern);
         assert!(problems.is_empty(), "{problems:#?}\n{answer:#}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_known_at_all_has_every_field() {
+    let service = Service::start().await;
+    let about = |room: &str, account: &str, random| -> Json {
+        serde_json::from_str(&message("", room, account, random, NOON)).expect("JSON")
+    };
+    let mut like = about("liked", "dan", 1);
+    let data = json!({"type": "like", "count": 3}).to_string();
+    like["MsgBody"] = json!([{"MsgType": "TIMCustomElem", "MsgContent": {"Data": data, "Desc": "", "Ext": ""}}]);
+    let login = json!({ "EventTime": NOON, "Info": { "Action": "Login", "To_Account": "gus" } });
+    let join = json!({ "GroupId": "joined", "Type": "AVChatRoom", "JoinType": "Apply", "Operator_Account": "cid",
+                       "EventTime": NOON, "NewMemberList": [{ "Member_Account": "cid" }] });
+    let mut positions = Vec::new();
+    for (command, mut body) in [
+        ("State.StateChange", login),
+        ("Group.CallbackAfterNewMemberJoin", join),
+        ("Group.CallbackBeforeSendMsg", like),
+        ("Group.CallbackAfterSendMsg", about("written", "eve", 2)),
+    ] {
+        body["CallbackCommand"] = command.into();
+        positions.push(service.append(APP, command, &body.to_string(), NOON + 1).await);
+    }
+    service.get(&format!("/v1/status?at_least={}", positions.join(","))).await.ok();
+    let document = service.get("/openapi.json").await.ok();
+    for (pattern, names) in [
+        ("/v1/rooms/{room}", &["joined", "liked", "written"][..]),
+        ("/v1/users/{account}", &["gus", "cid", "dan", "eve"][..]),
+    ] {
+        let schema = &document["paths"][pattern]["get"]["responses"]["200"]["content"]["application/json"]["schema"];
+        for name in names {
+            let answer = service.get(&pattern.replace("{room}", name).replace("{account}", name)).await.ok();
+            let problems = schema::problems(&document, schema, &answer, name);
+            assert!(problems.is_empty(), "{problems:#?}\n{answer:#}");
+        }
+    }
+    let joined = service.get("/v1/rooms/joined").await.ok();
+    let (messages, online) = (&joined["messages"], &joined["online"]);
+    assert_eq!(
+        (&messages["delivered"], &messages["by_type"], &messages["senders"]),
+        (&json!(0), &json!({}), &json!(0))
+    );
+    assert_eq!((&online["now"], &joined["likes"]["count"]), (&json!(1), &json!(0)));
+    assert_eq!(service.get("/v1/rooms/written").await.ok()["online"]["distinct"], 0);
+    let eve = service.get("/v1/users/eve").await.ok();
+    assert_eq!((&eve["rooms"], &eve["online"]["ms"]), (&json!([]), &json!(0)));
+    // A name of the other kind is none of this.
+    for nobody in ["/v1/rooms/gus", "/v1/rooms/eve", "/v1/users/joined", "/v1/users/written"] {
+        assert_eq!(service.get(nobody).await.status, 404, "{nobody}");
+    }
+}
+
+#[tokio::test]
+async fn a_cursor_is_good_as_long_as_scores_are_counted_as_they_were() {
+    let service = Service::start().await;
+    let positions = busy(&service, &[("a", 3), ("b", 5), ("c", 1), ("d", 4)], "ann").await;
+    service.get(&format!("/v1/status?at_least={positions}")).await.ok();
+    let paths = [("/v1/rooms?sort=heat", false), ("/v1/recommendations?", false), ("/v1/rooms?sort=messages", true)];
+    let mut next = Vec::new();
+    for (path, survives) in paths {
+        let page = service.get(&format!("{path}&limit=1")).await.ok();
+        next.push((format!("{path}&limit=1&after={}", page["next"].as_str().expect("a cursor")), survives));
+    }
+    let key = format!("Bearer {KEY}");
+    let headers = [("authorization", key.as_str()), ("content-type", "application/toml")];
+    for (rules, changes) in [("[windows]\njoin_ms = 5000\n", false), ("[heat]\nhalf_life_ms = 120000\n", true)] {
+        let applied = service.ask("POST", "/v1/rules", &headers, rules).await.ok();
+        let positions = applied["positions"].as_array().expect("positions").iter().filter_map(Json::as_str);
+        let positions: Vec<&str> = positions.collect();
+        service.get(&format!("/v1/status?at_least={}", positions.join(","))).await.ok();
+        for (path, survives) in &next {
+            let answer = service.get(path).await;
+            if *survives || !changes {
+                assert_eq!(answer.ok()["rooms"][0]["room"], "d", "{path}");
+            } else {
+                assert_eq!((answer.status, &answer.json["error"]["code"]), (400, &json!("bad_parameter")), "{path}");
+                assert!(answer.body.contains("have changed since"), "{}", answer.body);
+            }
+        }
     }
 }
 

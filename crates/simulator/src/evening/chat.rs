@@ -216,9 +216,10 @@ impl Evening {
         truth.attempted.add(attempt.kind);
         truth.likes_attempted += u64::from(attempt.likes);
         truth.attempt_minutes.entry(minute(attempt.at_ms)).or_default().add(attempt.kind);
-        let sender = &mut self.person(attempt.from).truth;
-        sender.attempted.add(attempt.kind);
-        sender.likes_attempted += u64::from(attempt.likes);
+        let sender = self.person(attempt.from);
+        sender.seen(id).likes_attempted += u64::from(attempt.likes);
+        sender.truth.attempted.add(attempt.kind);
+        sender.truth.likes_attempted += u64::from(attempt.likes);
 
         let mut body = self.message("Group.CallbackBeforeSendMsg", id, attempt);
         if !attempt.msg_id.is_empty() {
@@ -342,7 +343,9 @@ impl Evening {
         let sender = self.person(attempt.from);
         sender.truth.delivered.add(attempt.kind);
         sender.truth.likes += u64::from(attempt.likes);
-        let first = !std::mem::replace(&mut sender.seen(id).delivered, true);
+        let seen = sender.seen(id);
+        seen.messages += 1;
+        let first = !std::mem::replace(&mut seen.delivered, true);
         self.room(id).truth.distinct_senders += u64::from(first);
     }
 

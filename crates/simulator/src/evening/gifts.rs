@@ -97,6 +97,7 @@ impl Evening {
         let sender = self.person(combo.person);
         sender.truth.gift_count += u64::from(combo.count);
         sender.truth.gift_value += u64::from(value);
+        sender.seen(combo.room).gift_value += u64::from(value);
         let mut event = Object::new()
             .text("type", "gift_billed")
             .text("id", &format!("bill-{:08}", combo.number))

@@ -116,7 +116,9 @@ impl Evening {
             .json("MemberList", "[]");
         self.room_callback(id, "Group.CallbackAfterGroupDestroyed", body, host);
         for person in members {
-            self.person(person).stays.retain(|stay| stay.room != id);
+            let someone = self.person(person);
+            someone.stays.retain(|stay| stay.room != id);
+            someone.seen(id).watch.leave(now_ms, true);
             self.go_on(person);
         }
     }

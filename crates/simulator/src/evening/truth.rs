@@ -1,20 +1,23 @@
 //! What was true of the evening, in the form of the expected files.
 
+use std::collections::BTreeMap;
+
 use super::Evening;
-use crate::expected::{Expected, ExpectedGifts, ExpectedRoom, ExpectedUser};
+use crate::expected::{Expected, ExpectedGifts, ExpectedRoom, ExpectedUser, ExpectedViewer};
 use crate::kind::Counts;
 use crate::people::{Person, Whereabouts, union_ms};
-use crate::rooms::{Room, Stage};
+use crate::rooms::{Room, RoomId, Stage};
 
 impl Evening {
     /// The ground truth. Complete once the iterator has ended; before that it is what has happened so far, of which
     /// some lines may not be sent yet.
     #[must_use]
     pub fn expected(&self) -> Expected {
-        let named = |sent: &std::collections::BTreeMap<&'static str, u64>| {
-            sent.iter().map(|(&name, &count)| (name.to_owned(), count)).collect()
-        };
+        let named =
+            |sent: &BTreeMap<&'static str, u64>| sent.iter().map(|(&name, &count)| (name.to_owned(), count)).collect();
         let users = self.people.iter().filter(|person| was_there(person));
+        let mut viewers = self.viewers_truth();
+        let numbered = self.rooms.iter().zip(0..);
         Expected {
             callbacks: named(&self.callbacks_sent),
             events: named(&self.events_sent),
@@ -22,19 +25,41 @@ impl Evening {
             last_ms: self.last_ms,
             end_ms: self.end_ms,
             lotteries: Vec::new(),
-            rooms: self
-                .rooms
-                .iter()
-                .filter(|room| room.stage != Stage::Planned)
-                .map(|room| (room.group_id.clone(), self.room_truth(room)))
+            rooms: numbered
+                .filter(|(room, _)| room.stage != Stage::Planned)
+                .map(|(room, number)| {
+                    let viewers = viewers.remove(&RoomId(number)).unwrap_or_default();
+                    (room.group_id.clone(), ExpectedRoom { viewers, ..self.room_truth(room) })
+                })
                 .collect(),
             users: users.map(|person| (person.account.clone(), self.user_truth(person))).collect(),
         }
     }
 
+    /// What everybody did, by room and account.
+    fn viewers_truth(&self) -> BTreeMap<RoomId, BTreeMap<String, ExpectedViewer>> {
+        let mut rooms: BTreeMap<RoomId, BTreeMap<String, ExpectedViewer>> = BTreeMap::new();
+        for person in &self.people {
+            for seen in &person.truth.rooms {
+                let (watch_ms, watch_lower_ms, watch_upper_ms) = seen.watch.until(self.end_ms);
+                let viewer = ExpectedViewer {
+                    messages: seen.messages,
+                    likes_attempted: seen.likes_attempted,
+                    gift_value: seen.gift_value,
+                    joined: seen.joined,
+                    watch_ms,
+                    watch_lower_ms,
+                    watch_upper_ms,
+                };
+                rooms.entry(seen.room).or_default().insert(person.account.clone(), viewer);
+            }
+        }
+        rooms
+    }
+
     fn room_truth(&self, room: &Room) -> ExpectedRoom {
         let truth = &room.truth;
-        let by_minute = |minutes: &std::collections::BTreeMap<i64, Counts>| {
+        let by_minute = |minutes: &BTreeMap<i64, Counts>| {
             minutes.iter().map(|(&minute, counts)| (minute, counts.by_type())).collect()
         };
         let billed = if self.config.billing_feed { truth.billed } else { truth.gifts_delivered };
@@ -65,6 +90,7 @@ impl Evening {
             destroyed: room.stage == Stage::Destroyed,
             minutes: by_minute(&truth.minutes),
             attempt_minutes: by_minute(&truth.attempt_minutes),
+            viewers: BTreeMap::new(),
         }
     }
 

@@ -96,7 +96,7 @@ impl Evening {
         if !self.may_enter(person, life, id) {
             return;
         }
-        self.step_in(person, id, true);
+        self.step_in(person, id, true, false);
         let now_ms = self.now_ms;
         let someone = self.person(person);
         someone.last_sign_ms = now_ms;
@@ -115,8 +115,8 @@ impl Evening {
         }
     }
 
-    /// Someone is in a room from now on; the stay's end is planned.
-    pub(super) fn step_in(&mut self, person: PersonId, id: RoomId, visible: bool) {
+    /// Someone is in a room from now on; the stay's end is planned. `resumed` tells that there is no join.
+    pub(super) fn step_in(&mut self, person: PersonId, id: RoomId, visible: bool, resumed: bool) {
         self.stays += 1;
         let number = self.stays;
         let now_ms = self.now_ms;
@@ -130,6 +130,7 @@ impl Evening {
         let someone = self.person(person);
         someone.stays.push(Stay { number, room: id, position });
         let seen = someone.seen(id);
+        seen.watch.enter(now_ms, resumed);
         let first = !std::mem::replace(&mut seen.joined, true);
         self.room(id).truth.distinct_joiners += u64::from(first);
         let stay_ms = 1_000 + self.random.exponential_ms(self.config.stay_ms);
@@ -139,7 +140,9 @@ impl Evening {
     /// Someone is no longer in a room. `visible` tells whether the platform knows.
     pub(super) fn step_out(&mut self, person: PersonId, id: RoomId, visible: bool) {
         let now_ms = self.now_ms;
-        let stays = &mut self.person(person).stays;
+        let someone = self.person(person);
+        someone.seen(id).watch.leave(now_ms, visible);
+        let stays = &mut someone.stays;
         let at = stays.iter().position(|stay| stay.room == id).expect("whoever steps out was in");
         let position = stays.swap_remove(at).position;
         let room = self.room(id);

@@ -70,6 +70,10 @@ impl Runner {
 
     /// Tells those who wait that the store is open, or that it will not be.
     pub(super) fn tell(&mut self) {
+        if let Some(engine) = &self.engine {
+            // Not only at its next commit: a partition that was taken over in a quiet hour is here all the same.
+            self.common.metrics.show(&self.labels, engine.committed(), engine.bytes());
+        }
         let Waiting { follow, opened } = std::mem::take(&mut self.waiting);
         if let (Some(follow), Some(next)) = (follow, self.next_offset())
             && !self.shared.is_revoked()

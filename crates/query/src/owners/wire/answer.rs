@@ -31,8 +31,8 @@ fn found_out(found: Found) -> proto::Answer {
             });
             (Some(seen), Wire::Rooms(proto::RoomList { rooms: rooms.collect() }))
         }
-        Found::Places(places, seen) => {
-            (Some(seen), Wire::Places(proto::PlaceList { places: places.iter().map(place_out).collect() }))
+        Found::Places(places, generation, seen) => {
+            (Some(seen), Wire::Places(proto::PlaceList { places: places.iter().map(place_out).collect(), generation }))
         }
         Found::Number(number, seen) => (Some(seen), Wire::Number(proto::Number { number })),
         Found::Levels(levels, seen) => {
@@ -149,7 +149,9 @@ fn found_in(partition: Partition, answer: proto::Answer) -> Result<Found, BadMes
             });
             Found::Rooms(rooms.collect::<Result<_, BadMessage>>()?, seen()?)
         }
-        Wire::Places(list) => Found::Places(list.places.into_iter().map(place_in).collect(), seen()?),
+        Wire::Places(proto::PlaceList { places, generation }) => {
+            Found::Places(places.into_iter().map(place_in).collect(), generation, seen()?)
+        }
         Wire::Number(number) => Found::Number(number.number, seen()?),
         Wire::Levels(counts) => {
             Found::Levels(counts.levels.into_iter().map(|one| (one.level, one.accounts)).collect(), seen()?)
@@ -284,7 +286,7 @@ mod tests {
         let made = serde_json::Map::from_iter([("b".to_owned(), serde_json::json!(1.5)), ("a".to_owned(), "é".into())]);
         for found in [
             Found::Fields(Fields::Made(made), seen()),
-            Found::Places(vec![place.clone()], seen()),
+            Found::Places(vec![place.clone()], 7, seen()),
             Found::Rooms(vec![Ranked { place, fields: object("{\"a\":1}") }], seen()),
             Found::Rows(vec![object("{}"), object("{\"x\":[]}")], seen()),
             Found::Number(None, seen()),
