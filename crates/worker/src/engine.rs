@@ -16,7 +16,7 @@ use barrage_state::proto::{DeadLetter, HighWater, RulesRow, SourceMark, Statisti
 use barrage_state::runtime::{self, DeadLetters, FIRST_STATISTIC_TABLE, FORMAT, Intents, NOT_HASHED, Outbox};
 use barrage_state::{Changes, Meta, StateEnv, StateError, Store, StoreDir};
 
-use crate::duplicates::{BusinessKey, DuplicateWindow, business_key};
+use crate::duplicates::{BusinessKey, DuplicateWindow};
 use crate::outbox::{Key, Outgoing, rows};
 use crate::rules_in_force::RulesInForce;
 
@@ -217,7 +217,7 @@ impl Engine {
         self.meta.clone_from(&self.committed);
         let backing: &Store = &self.store;
         self.tables.discard(backing)?;
-        self.window = DuplicateWindow::load(backing)?;
+        self.window.load(backing)?;
         self.rules = RulesInForce::load(&mut self.tables, backing)?;
         self.effects.clear();
         Ok(self.outgoing.again(&mut self.tables, backing)?)
@@ -359,10 +359,11 @@ impl Engine {
         let received = envelope.received_at_ms.min(record.timestamp_ms.saturating_add(AHEAD_OF_LOG_MS));
         self.meta.stream_time = self.meta.stream_time.max(received);
         let backing: &Store = &self.store;
-        self.window.expire(self.meta.log_time, self.rules.current(), &mut self.tables, backing)?;
+        let log_time = self.meta.log_time;
+        let windows = &self.rules.current().windows;
+        self.window.expire(log_time, windows, &mut self.tables, backing)?;
         if let Some(key) = identity::business_key(envelope) {
-            let meta = &mut self.meta;
-            match business_key(key, meta.log_time, self.rules.current(), meta, &mut self.tables, backing)? {
+            match self.window.business_key(key, log_time, &mut self.tables, backing)? {
                 BusinessKey::New => {}
                 BusinessKey::Same => {
                     self.meta.duplicates += 1;
@@ -376,15 +377,8 @@ impl Engine {
                 }
             }
         } else if let Some(id) = identity::identity(envelope) {
-            let log_time = self.meta.log_time;
-            if self.window.seen(
-                id,
-                envelope.received_at_ms,
-                log_time,
-                self.rules.current(),
-                &mut self.tables,
-                backing,
-            )? {
+            let received = envelope.received_at_ms;
+            if self.window.seen(id, received, log_time, windows, &mut self.tables, backing)? {
                 self.meta.duplicates += 1;
                 return Ok(Applied::Next);
             }

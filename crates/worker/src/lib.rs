@@ -17,6 +17,7 @@ mod pool;
 mod publisher;
 mod rebuild;
 mod restoring;
+mod identities;
 mod rules_in_force;
 mod runner;
 mod sending;
