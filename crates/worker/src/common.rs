@@ -13,6 +13,7 @@ use crate::homes::Homes;
 use crate::metrics::Metrics;
 use crate::publisher::Publisher;
 use crate::sending::SourceMarks;
+use crate::rebuild::Turns;
 use crate::shared::Assigned;
 use crate::snapshots::SnapshotOptions;
 
@@ -29,6 +30,7 @@ pub(crate) struct Common {
     /// Memory for the rows of all partitions.
     pub(crate) overlay: OverlayBudget,
     pub(crate) snapshots: Option<SnapshotOptions>,
+    pub(crate) rebuilds: Turns,
     /// What rooms have seen of derived events.
     pub(crate) marks: Arc<dyn SourceMarks>,
     /// Where intents go.
@@ -38,8 +40,9 @@ pub(crate) struct Common {
 }
 
 impl Common {
-    /// An equal part for each partition of the memory for rows, bytes: what waits for a commit stays far below it.
+    /// An equal part for each partition, and each rebuild, of the memory for rows, bytes: what waits for a commit stays far
+    /// below it.
     pub(crate) fn overlay_share(&self) -> usize {
-        self.overlay.bytes() / self.assigned.len().max(1)
+        self.overlay.bytes() / (self.assigned.len() + self.rebuilds.taken()).max(1)
     }
 }

@@ -18,6 +18,7 @@ use crate::homes::Homes;
 use crate::metrics::Metrics;
 use crate::publisher::Publisher;
 use crate::sending::{LocalMarks, Nowhere, SourceMarks};
+use crate::rebuild::Turns;
 use crate::shared::Assigned;
 use crate::snapshots::{SnapshotOptions, Snapshots, Snapshotter};
 use crate::stores::Stores;
@@ -157,6 +158,7 @@ impl Worker {
         let assignments = Assignments::new(Arc::clone(&common), senders);
         // Dropped on an error, it ends the threads that have started.
         let mut worker = Self { stores, assignments, snapshots: None, threads: Vec::new() };
+            rebuilds: Turns::default(),
         for (number, commands) in receivers.into_iter().enumerate() {
             let thread = PartitionThread::new(Arc::clone(&common), commands);
             let handle = std::thread::Builder::new()

@@ -194,7 +194,7 @@ impl Runner {
         }
         self.let_reads_in()?;
         self.update_lag();
-        if self.shared.rebuild_wanted.swap(false, Ordering::Acquire) {
+        if self.rebuild.is_none() && self.shared.rebuild_wanted.load(Ordering::Acquire) {
             self.start_rebuild();
         }
         if self.rebuild.is_some() {
@@ -248,13 +248,16 @@ impl Runner {
         self.common.metrics.lag.get_or_create(&self.labels).set(i64::try_from(lag).unwrap_or(i64::MAX));
     }
 
+    /// Starts the rebuild that is wanted, as soon as it is its turn.
     fn start_rebuild(&mut self) {
+        let Some(turn) = self.common.rebuilds.take() else { return };
+        self.shared.rebuild_wanted.store(false, Ordering::Release);
         let made = self.dir.next().map_err(Stop::from).and_then(|dir| {
             let (mut engine, _) = self.open_engine(&dir)?;
             if let Some(live) = &self.engine {
                 engine.set_outgoing_floor(live.first_unsent()?);
             }
-            Ok(Rebuild { engine, dir })
+            Ok(Rebuild { engine, dir, memory: self.common.overlay.part(), _turn: turn })
         });
         match made {
             Ok(rebuild) => {
@@ -273,12 +276,15 @@ impl Runner {
 
     /// Ends a rebuild under way, if there is one, and removes what it has made.
     fn give_up_rebuild(&mut self, why: &str) {
-        self.shared.rebuild_wanted.store(false, Ordering::Release);
-        if self.rebuild.take().is_none() {
+        let wanted = self.shared.rebuild_wanted.swap(false, Ordering::AcqRel);
+        let begun = self.rebuild.take().is_some();
+        if wanted || begun {
+            tracing::info!(partition = %self.partition(), why, "the rebuild was given up");
+            say_given_up(&self.shared, why);
+        }
+        if !begun {
             return;
         }
-        tracing::info!(partition = %self.partition(), why, "the rebuild was given up");
-        say_given_up(&self.shared, why);
         if let Err(error) = self.dir.clean() {
             tracing::warn!(partition = %self.partition(), %error, "the given-up rebuild could not be removed");
         }
@@ -321,6 +327,7 @@ impl Runner {
             }
         });
         self.engine = Some(rebuild.engine);
+        self.memory = rebuild.memory;
         self.sender = Sender::default();
         // Readers may hold the old store a moment longer; its files go when the last one is done, since the directory
         // entry is all that is removed here.
