@@ -7,6 +7,7 @@
 mod assignments;
 mod bloom;
 mod budget;
+mod checking;
 mod common;
 mod duplicates;
 pub mod engine;
@@ -30,6 +31,7 @@ mod thread;
 
 pub use assignments::Assignments;
 pub use budget::{BudgetPart, OverlayBudget};
+pub use checking::LastSeen;
 pub use engine::{APPS_MAX, Applied, DEAD_LETTERS_MAX, Engine, Fitness, Stop, versions};
 pub use pool::{Worker, WorkerError, WorkerOptions};
 pub use publisher::{Publication, Publisher};
