@@ -11,9 +11,10 @@ use barrage_state::StateEnv;
 use crate::budget::OverlayBudget;
 use crate::homes::Homes;
 use crate::metrics::Metrics;
+use crate::pool::IsOwner;
 use crate::publisher::Publisher;
-use crate::sending::SourceMarks;
 use crate::rebuild::Turns;
+use crate::sending::SourceMarks;
 use crate::shared::Assigned;
 use crate::snapshots::SnapshotOptions;
 
@@ -29,12 +30,14 @@ pub(crate) struct Common {
     pub(crate) commit_interval: Duration,
     /// Memory for the rows of all partitions.
     pub(crate) overlay: OverlayBudget,
-    pub(crate) snapshots: Option<SnapshotOptions>,
     pub(crate) rebuilds: Turns,
+    pub(crate) snapshots: Option<SnapshotOptions>,
     /// What rooms have seen of derived events.
     pub(crate) marks: Arc<dyn SourceMarks>,
     /// Where intents go.
     pub(crate) publisher: Arc<dyn Publisher>,
+    /// Whether a partition is surely this process's: asked before anything leaves the process in its name.
+    pub(crate) is_owner: IsOwner,
     /// How long the store of a partition that was taken away stays open.
     pub(crate) park: Duration,
 }

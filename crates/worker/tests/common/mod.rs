@@ -1,6 +1,8 @@
 //! Logs and records for the tests of the partition loop.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub(crate) mod telling;
+
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
