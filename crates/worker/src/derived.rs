@@ -16,6 +16,7 @@ use barrage_state::runtime::Outbox;
 
 use crate::common::Common;
 use crate::engine::{Engine, Stop};
+use crate::fault;
 use crate::outbox::{Key, behind, rows};
 use crate::sending::{Mark, ROWS_MAX};
 
@@ -117,9 +118,11 @@ impl DerivedLane {
         match ack.try_get() {
             None => self.in_flight = Some((sent, ack)),
             Some(Ok(_)) => {
+                fault::place("derived.acknowledged");
                 common.metrics.derived_sent.inc_by(sent.len() as u64);
                 let keys: Vec<Key> = sent.into_iter().map(|(key, _)| key).collect();
                 engine.sent(&keys)?;
+                fault::place("derived.taken");
             }
             // The log says itself what is wrong with it; the rows stay, for this process or the next one.
             Some(Err(_)) => self.again(sent),
@@ -200,8 +203,10 @@ impl DerivedLane {
         if sent.is_empty() {
             return Ok(());
         }
+        fault::place("derived.append");
         match common.log.append(&mut self.batch) {
             Ok(ack) => {
+                fault::place("derived.appended");
                 self.in_flight = Some((sent, ack));
             }
             Err(AppendError::Full { .. } | AppendError::Failed { .. } | AppendError::Closed) => self.again(sent),

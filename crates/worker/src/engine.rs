@@ -559,6 +559,11 @@ impl Engine {
         self.outgoing.waiting()
     }
 
+    /// Whether the next commit puts rows into the outbox, and whether it takes some out.
+    pub(crate) fn outgoing_touched(&self) -> (bool, bool) {
+        (self.outgoing.is_made(), self.outgoing.is_touched())
+    }
+
     /// Whether so much waits for its commit that it must not become more.
     #[must_use]
     pub fn is_full(&self, overlay_bytes: usize) -> bool {

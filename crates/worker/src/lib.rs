@@ -12,14 +12,18 @@ mod common;
 mod derived;
 mod duplicates;
 pub mod engine;
+#[cfg(feature = "test-util")]
+pub mod fault;
+#[cfg(not(feature = "test-util"))]
+mod fault;
 mod homes;
+mod identities;
 mod metrics;
 mod outbox;
 mod pool;
 mod publisher;
 mod rebuild;
 mod restoring;
-mod identities;
 mod rules_in_force;
 mod runner;
 mod sending;

@@ -13,6 +13,7 @@ use barrage_state::PartitionDir;
 use crate::budget::BudgetPart;
 use crate::common::Common;
 use crate::engine::{Applied, Engine, Stop, panic_text};
+use crate::fault;
 use crate::homes::OpenStore;
 use crate::metrics::PartitionLabels;
 use crate::rebuild::{Rebuild, same, say_given_up, say_progress};
@@ -210,7 +211,18 @@ impl Runner {
         let Some(engine) = &mut self.engine else { return Ok(()) };
         let before = engine.committed().clone();
         let start = Instant::now();
+        let (made, taken) = engine.outgoing_touched();
+        let place = |made_at, taken_at| {
+            if made {
+                fault::place(made_at);
+            }
+            if taken {
+                fault::place(taken_at);
+            }
+        };
+        place(fault::BEFORE_COMMIT, fault::BEFORE_TAKEN_COMMIT);
         engine.commit(self.memory.settle(engine.bytes()))?;
+        place(fault::AFTER_COMMIT, fault::AFTER_TAKEN_COMMIT);
         self.memory.settle(engine.bytes());
         self.sender.committed();
         self.dirty_since = None;

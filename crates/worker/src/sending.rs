@@ -13,6 +13,7 @@ use barrage_state::runtime::Intents;
 use crate::common::Common;
 use crate::derived::DerivedLane;
 use crate::engine::{Engine, Stop};
+use crate::fault;
 use crate::outbox::{Key, behind, rows};
 use crate::publisher::{Publication, Publisher};
 use crate::status::Unavailable;
@@ -95,7 +96,9 @@ impl IntentLane {
         let keys: Vec<Key> = new.iter().map(|(key, _)| *key).collect();
         let Some(&last) = keys.last() else { return Ok(()) };
         let messages = new.into_iter().map(|(key, IntentRow { key: id, message })| (key, id, message)).collect();
+        fault::place("intents.publish");
         let publication = common.publisher.publish(partition, messages);
+        fault::place("intents.published");
         self.next = behind(last);
         self.in_flight = Some((keys, publication));
         Ok(())
@@ -106,8 +109,10 @@ impl IntentLane {
         match publication.try_get() {
             None => self.in_flight = Some((keys, publication)),
             Some(Ok(())) => {
+                fault::place("intents.acknowledged");
                 common.metrics.intents_published.inc_by(keys.len() as u64);
                 engine.told(&keys)?;
+                fault::place("intents.taken");
             }
             Some(Err(reason)) => {
                 let partition = engine.partition();
