@@ -17,7 +17,7 @@ pub const META_ROW: &[u8] = &[0];
 pub const FIRST_STATISTIC_TABLE: u8 = 16;
 
 /// Format of the runtime's rows; another one in a store means that the store is rebuilt.
-pub const FORMAT: u32 = 4;
+pub const FORMAT: u32 = 5;
 
 /// How far a store has come.
 pub type Meta = proto::StoreMeta;
@@ -74,12 +74,25 @@ impl Table for IdentityBlocks {
 
 table!(
     /// What the duplicate window knows of each minute.
-    IdentityMinutes, 3, "runtime.identity_minutes", (u32,), proto::IdentityMinute
+    IdentityMinutes, 3, "runtime.identity_minutes", (u32,), proto::IdentityBucket
 );
 
+/// Idempotency keys of business events, with the digests of their contents, by day (by the log's timestamps), shard and
+/// block.
+#[derive(Debug)]
+pub struct BusinessBlocks;
+impl Table for BusinessBlocks {
+    const ID: u8 = 5;
+    const NAME: &'static str = "runtime.business_blocks";
+    type Key<'a> = (u32, u8, u32);
+    type Value = proto::IdentityBlock;
+    const MEMORY_PER_BYTE: usize = 2;
+}
+
+// 4 was business keys by day and shard, in one row each.
 table!(
-    /// Idempotency keys of business events by day and shard.
-    BusinessKeys, 4, "runtime.business_keys", (u32, u16), proto::BusinessKeys
+    /// What is known of the business keys of each day.
+    BusinessDays, 1, "runtime.business_days", (u32,), proto::IdentityBucket
 );
 
 table!(
@@ -112,7 +125,8 @@ pub fn tables() -> Vec<TableDef> {
     vec![
         TableDef::of::<IdentityBlocks>(),
         TableDef::of::<IdentityMinutes>(),
-        TableDef::of::<BusinessKeys>(),
+        TableDef::of::<BusinessDays>(),
+        TableDef::of::<BusinessBlocks>(),
         TableDef::of::<DeadLetters>(),
         TableDef::of::<Rules>(),
         TableDef::of::<Outbox>(),

@@ -11,7 +11,9 @@ use barrage_state::StateEnv;
 use crate::budget::OverlayBudget;
 use crate::homes::Homes;
 use crate::metrics::Metrics;
+use crate::pool::IsOwner;
 use crate::publisher::Publisher;
+use crate::rebuild::Turns;
 use crate::sending::SourceMarks;
 use crate::shared::Assigned;
 use crate::snapshots::SnapshotOptions;
@@ -28,18 +30,22 @@ pub(crate) struct Common {
     pub(crate) commit_interval: Duration,
     /// Memory for the rows of all partitions.
     pub(crate) overlay: OverlayBudget,
+    pub(crate) rebuilds: Turns,
     pub(crate) snapshots: Option<SnapshotOptions>,
     /// What rooms have seen of derived events.
     pub(crate) marks: Arc<dyn SourceMarks>,
     /// Where intents go.
     pub(crate) publisher: Arc<dyn Publisher>,
+    /// Whether a partition is surely this process's: asked before anything leaves the process in its name.
+    pub(crate) is_owner: IsOwner,
     /// How long the store of a partition that was taken away stays open.
     pub(crate) park: Duration,
 }
 
 impl Common {
-    /// An equal part for each partition of the memory for rows, bytes: what waits for a commit stays far below it.
+    /// An equal part for each partition, and each rebuild, of the memory for rows, bytes: what waits for a commit stays far
+    /// below it.
     pub(crate) fn overlay_share(&self) -> usize {
-        self.overlay.bytes() / self.assigned.len().max(1)
+        self.overlay.bytes() / (self.assigned.len() + self.rebuilds.taken()).max(1)
     }
 }

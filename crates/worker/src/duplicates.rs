@@ -1,62 +1,37 @@
-//! The duplicate window: which callbacks came before, as part of the state.
-//!
-//! Identities lie in blocks of 32 by minute of `received_at` and shard, in order of arrival, so that a block is full
-//! after the same records however commits fall, and a commit rewrites only the last block of a shard. Nearly every
-//! record is new: a Bloom filter for every eight minutes, in memory alone, says so without a look at the blocks.
-
-use std::collections::BTreeMap;
+//! Which records came before: callbacks within minutes, business events within days.
 
 use barrage_event::identity::Identity;
-use barrage_event::rules::RuleSet;
+use barrage_event::rules::Windows;
 use barrage_projection::{Backing, StoreError, Tables, minute_of};
-use barrage_state::Meta;
-use barrage_state::runtime::{BusinessKeys, IdentityBlocks, IdentityMinutes};
-use prost::Message as _;
+use barrage_state::runtime::{BusinessBlocks, BusinessDays, IdentityBlocks, IdentityMinutes};
 
-use crate::bloom::BloomChain;
+use crate::identities::{FILTER_BUCKETS, Identities, Layout, Place};
 
-const IDENTITY_BYTES: usize = 16;
-const BLOCK_IDENTITIES: u32 = 32;
-const SHARDS: usize = 256;
-/// Minutes with one filter: a lookup asks about twenty of them, and each filter is a cache line to look at.
-const FILTER_MINUTES: u32 = 8;
-/// Filters kept; others are read in again when asked for.
-const FILTERS_MAX: usize = 16;
+/// Fewest filters of callbacks that are kept; others are read in again when asked for.
+const FILTERS_MIN: usize = 16;
 const DAY_MS: i64 = 86_400_000;
-/// Shards of a day's business keys.
-const BUSINESS_SHARDS: u16 = 1024;
-const BUSINESS_KEY_BYTES: usize = 32;
 
-/// The window of one partition. What it holds itself is made from the rows and can be dropped at any time.
+/// Callbacks, by minute of `received_at`.
+struct Callbacks;
+impl Layout for Callbacks {
+    type Blocks = IdentityBlocks;
+    type Buckets = IdentityMinutes;
+    const ENTRY_BYTES: usize = 16;
+}
+
+/// Business events, by day of the log's time, each with the digest of its content.
+struct Business;
+impl Layout for Business {
+    type Blocks = BusinessBlocks;
+    type Buckets = BusinessDays;
+    const ENTRY_BYTES: usize = 32;
+}
+
+/// The windows of one partition.
 #[derive(Debug, Default)]
 pub(crate) struct DuplicateWindow {
-    /// By their number.
-    groups: BTreeMap<u32, Group>,
-    /// Groups that have their filter in memory.
-    filters: usize,
-    /// No minute goes before the log's time has reached this.
-    next_expiry_ms: i64,
-}
-
-/// What is known of eight minutes.
-#[derive(Debug, Default)]
-struct Group {
-    /// The log's timestamp of each minute's last record, ms; `None` of one without a record.
-    last_log_ms: [Option<i64>; FILTER_MINUTES as usize],
-    /// Read in again from the rows when it is asked for and not here.
-    filter: Option<BloomChain>,
-}
-
-impl Group {
-    /// The minutes that have records, where `number` is the group's.
-    fn minutes(&self, number: u32) -> impl Iterator<Item = (u32, i64)> {
-        let first = number * FILTER_MINUTES;
-        (first..=first + (FILTER_MINUTES - 1)).zip(self.last_log_ms).filter_map(|(minute, last)| Some((minute, last?)))
-    }
-
-    fn minute(&mut self, minute: u32) -> &mut Option<i64> {
-        &mut self.last_log_ms[(minute % FILTER_MINUTES) as usize]
-    }
+    callbacks: Identities<Callbacks>,
+    business: Identities<Business>,
 }
 
 /// What the business keys say of a record.
@@ -67,241 +42,259 @@ pub(crate) enum BusinessKey {
     OtherContent,
 }
 
-fn shard_of(identity: u128) -> u8 {
-    // The top byte: the filters use the low half.
-    identity.to_be_bytes()[0]
-}
-
 impl DuplicateWindow {
-    /// Reads in which minutes there are; called after opening and after changes were discarded.
-    pub(crate) fn load(backing: &dyn Backing) -> Result<Self, StoreError> {
-        let mut window = Self::default();
-        backing.scan(&[<IdentityMinutes as barrage_projection::Table>::ID], &mut |row, value| {
-            let damaged = |problem: String| StoreError::Damaged { table: "runtime.identity_minutes", problem };
-            let minute = row.get(1..5).and_then(|b| b.try_into().ok()).map(u32::from_be_bytes);
-            let minute = minute.ok_or_else(|| damaged("a key is too short".to_owned()))?;
-            let value = barrage_state::proto::IdentityMinute::decode(value).map_err(|e| damaged(e.to_string()))?;
-            let group = window.groups.entry(minute / FILTER_MINUTES).or_default();
-            *group.minute(minute) = Some(value.last_log_time);
-            Ok(())
-        })?;
-        Ok(window)
+    /// Reads what there is; called after opening and after changes were discarded.
+    pub(crate) fn load(&mut self, backing: &dyn Backing) -> Result<(), StoreError> {
+        self.callbacks.load(backing)?;
+        self.business.load(backing)
     }
 
-    /// Whether the record came before inside the window; if not, it is remembered.
+    /// Whether the callback came before inside the window; if not, it is remembered.
     pub(crate) fn seen(
         &mut self,
-        identity: Identity,
+        Identity(identity): Identity,
         received_at_ms: i64,
         log_time_ms: i64,
-        rules: &RuleSet,
+        windows: &Windows,
         tables: &mut Tables,
         backing: &dyn Backing,
     ) -> Result<bool, StoreError> {
-        let reach_ms = i64::try_from(rules.windows.duplicates_lookup_ms).unwrap_or(i64::MAX);
+        let reach_ms = i64::try_from(windows.duplicates_lookup_ms).unwrap_or(i64::MAX);
         let first = minute_of(received_at_ms.saturating_sub(reach_ms));
         let last = minute_of(received_at_ms.saturating_add(reach_ms));
-        let id = identity.0;
-        let shard = shard_of(id);
-        let mut candidates = Vec::new();
-        for (&number, group) in self.groups.range_mut(first / FILTER_MINUTES..=last / FILTER_MINUTES) {
-            if group.filter.is_none() {
-                group.filter = Some(read_filter(group.minutes(number), tables, backing)?);
-                self.filters += 1;
-            }
-            if group.filter.as_ref().is_some_and(|filter| filter.contains(id)) {
-                candidates
-                    .extend(group.minutes(number).map(|(minute, _)| minute).filter(|m| (first..=last).contains(m)));
-            }
+        if self.callbacks.find(identity, first..=last, tables, backing)?.is_some() {
+            return Ok(true);
         }
-        for minute in candidates {
-            let count = shard_count(minute, shard, tables, backing)?;
-            for block in 0..count.div_ceil(BLOCK_IDENTITIES) {
-                let mut blocks = tables.table::<IdentityBlocks>(backing)?;
-                let Some(block) = blocks.get(&(minute, shard, block))? else { continue };
-                if block.identities.chunks_exact(IDENTITY_BYTES).any(|known| known == id.to_le_bytes()) {
-                    return Ok(true);
-                }
-            }
-        }
-        self.remember(id, minute_of(received_at_ms), log_time_ms, tables, backing)?;
+        let place = Place { bucket: minute_of(received_at_ms), log_time_ms };
+        // All that a lookup asks, and some for records that come late: else every record would read some in again.
+        let asked = (last / FILTER_BUCKETS - first / FILTER_BUCKETS) as usize + 1;
+        let filters_max = FILTERS_MIN.max(asked + asked / 2);
+        self.callbacks.remember((identity, &[]), place, filters_max, tables, backing)?;
         Ok(false)
     }
 
-    fn remember(
+    /// Looks a business event up among all that are kept; remembers it when it is new.
+    pub(crate) fn business_key(
         &mut self,
-        id: u128,
-        minute: u32,
+        (Identity(identity), content): (Identity, u128),
         log_time_ms: i64,
         tables: &mut Tables,
         backing: &dyn Backing,
-    ) -> Result<(), StoreError> {
-        let shard = shard_of(id);
-        let row = tables.table::<IdentityMinutes>(backing)?.entry(&(minute,))?;
-        if row.counts.is_empty() {
-            row.counts.resize(SHARDS, 0);
+    ) -> Result<BusinessKey, StoreError> {
+        if let Some(known) = self.business.find(identity, 0..=u32::MAX, tables, backing)? {
+            return Ok(if known == content { BusinessKey::Same } else { BusinessKey::OtherContent });
         }
-        row.last_log_time = row.last_log_time.max(log_time_ms);
-        let count = &mut row.counts[usize::from(shard)];
-        let at = *count;
-        *count += 1;
-        let key = (minute, shard, at / BLOCK_IDENTITIES);
-        let blocks = tables.table::<IdentityBlocks>(backing)?;
-        let block = if at % BLOCK_IDENTITIES == 0 { blocks.entry_known_new(&key)? } else { blocks.entry(&key)? };
-        block.identities.extend_from_slice(&id.to_le_bytes());
-        let number = minute / FILTER_MINUTES;
-        // As many are expected as came in the eight minutes before.
-        let before = self.groups.range(..number).next_back().and_then(|(_, group)| group.filter.as_ref());
-        let before = before.map_or(0, BloomChain::len);
-        let group = self.groups.entry(number).or_insert_with(|| {
-            self.filters += 1;
-            // Without a row yet: the empty filter is complete.
-            Group { filter: Some(BloomChain::expecting(before)), ..Group::default() }
-        });
-        let last_log_ms = group.minute(minute);
-        *last_log_ms = (*last_log_ms).max(Some(log_time_ms));
-        // Of a group with rows it was read in when they were looked at.
-        if let Some(filter) = &mut group.filter {
-            filter.insert(id);
-        }
-        if self.filters > FILTERS_MAX {
-            // The oldest that is not the one just used.
-            let oldest = self.groups.iter_mut().find(|(other, group)| **other != number && group.filter.is_some());
-            if let Some((_, group)) = oldest {
-                group.filter = None;
-                self.filters -= 1;
-            }
-        }
-        Ok(())
+        let day = u32::try_from(log_time_ms.max(0) / DAY_MS).unwrap_or(u32::MAX);
+        let place = Place { bucket: day, log_time_ms };
+        self.business.remember((identity, &content.to_le_bytes()), place, usize::MAX, tables, backing)?;
+        Ok(BusinessKey::New)
     }
 
-    /// Drops minutes whose last record is older than the rules keep, by the log's time.
+    /// Drops what the rules keep no longer, by the log's time.
     pub(crate) fn expire(
         &mut self,
         log_time_ms: i64,
-        rules: &RuleSet,
+        windows: &Windows,
         tables: &mut Tables,
         backing: &dyn Backing,
     ) -> Result<(), StoreError> {
-        if log_time_ms < self.next_expiry_ms {
-            return Ok(());
-        }
-        let keep_ms = i64::try_from(rules.windows.duplicates_keep_ms).unwrap_or(i64::MAX);
-        let minutes = self.groups.iter().flat_map(|(&number, group)| group.minutes(number));
-        let over: Vec<u32> = minutes
-            .filter(|(_, last_log_ms)| last_log_ms.saturating_add(keep_ms) < log_time_ms)
-            .map(|(minute, _)| minute)
-            .collect();
-        for minute in over {
-            let row = tables.table::<IdentityMinutes>(backing)?.remove(&(minute,))?;
-            let counts = row.map(|row| row.counts).unwrap_or_default();
-            for (shard, count) in (0..=u8::MAX).zip(counts) {
-                for block in 0..count.div_ceil(BLOCK_IDENTITIES) {
-                    tables.table::<IdentityBlocks>(backing)?.remove(&(minute, shard, block))?;
-                }
-            }
-            let number = minute / FILTER_MINUTES;
-            let Some(group) = self.groups.get_mut(&number) else { continue };
-            *group.minute(minute) = None;
-            if group.minutes(number).next().is_none() {
-                self.filters -= usize::from(group.filter.is_some());
-                self.groups.remove(&number);
-            }
-        }
-        // A minute that is added later is younger than every one here, so it cannot be due before this. One more
-        // millisecond, because a minute goes when its time is over, not at it.
-        let minutes = self.groups.values().flat_map(|group| group.last_log_ms);
-        let oldest = minutes.flatten().min().unwrap_or(log_time_ms);
-        self.next_expiry_ms = oldest.saturating_add(keep_ms).saturating_add(1);
-        Ok(())
+        self.callbacks.expire(log_time_ms, windows.duplicates_keep_ms, tables, backing)?;
+        self.business.expire(log_time_ms, windows.business_keep_ms, tables, backing)
     }
 
     /// The rules changed: what is due has to be looked at again.
     pub(crate) fn rules_changed(&mut self) {
-        self.next_expiry_ms = 0;
+        self.callbacks.rules_changed();
+        self.business.rules_changed();
     }
 
     /// Memory of the filters, bytes.
     pub(crate) fn bytes(&self) -> usize {
-        self.groups.values().filter_map(|group| group.filter.as_ref()).map(BloomChain::bytes).sum()
+        self.callbacks.bytes() + self.business.bytes()
     }
 }
 
-fn shard_count(minute: u32, shard: u8, tables: &mut Tables, backing: &dyn Backing) -> Result<u32, StoreError> {
-    let mut minutes = tables.table::<IdentityMinutes>(backing)?;
-    let row = minutes.get(&(minute,))?;
-    Ok(row.and_then(|row| row.counts.get(usize::from(shard)).copied()).unwrap_or(0))
-}
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
 
-/// The filter of some minutes, from their rows.
-fn read_filter(
-    minutes: impl Iterator<Item = (u32, i64)>,
-    tables: &mut Tables,
-    backing: &dyn Backing,
-) -> Result<BloomChain, StoreError> {
-    let mut counts = Vec::new();
-    for (minute, _) in minutes {
-        let row = tables.table::<IdentityMinutes>(backing)?.get(&(minute,))?.cloned();
-        counts.extend((0..=u8::MAX).zip(row.unwrap_or_default().counts).map(|(shard, count)| (minute, shard, count)));
+    use barrage_projection::memory::MemoryStore;
+    use barrage_projection::{StateHash, VisitRow};
+    use barrage_state::runtime;
+    use proptest::prelude::*;
+    use xxhash_rust::xxh3::xxh3_128;
+
+    use super::*;
+
+    const START_MS: i64 = 1_767_225_600_000;
+
+    /// A store that counts how many rows it is asked for.
+    #[derive(Default)]
+    struct Counting {
+        store: MemoryStore,
+        asked: Cell<usize>,
     }
-    let len: u64 = counts.iter().map(|&(.., count)| u64::from(count)).sum();
-    let mut filter = BloomChain::expecting(usize::try_from(len).unwrap_or(usize::MAX));
-    for (minute, shard, count) in counts {
-        for block in 0..count.div_ceil(BLOCK_IDENTITIES) {
-            let mut blocks = tables.table::<IdentityBlocks>(backing)?;
-            let Some(block) = blocks.get(&(minute, shard, block))? else { continue };
-            for known in block.identities.chunks_exact(IDENTITY_BYTES) {
-                filter.insert(known.try_into().map_or(0, u128::from_le_bytes));
-            }
+    impl Backing for Counting {
+        fn get(&self, row: &[u8], found: &mut dyn FnMut(&[u8])) -> Result<(), StoreError> {
+            self.asked.set(self.asked.get() + 1);
+            self.store.get(row, found)
+        }
+        fn scan(&self, prefix: &[u8], visit: &mut VisitRow<'_>) -> Result<(), StoreError> {
+            self.store.scan(prefix, visit)
         }
     }
-    Ok(filter)
-}
 
-fn day_of(time_ms: i64) -> u32 {
-    u32::try_from(time_ms.max(0) / DAY_MS).unwrap_or(u32::MAX)
-}
+    struct Rig {
+        window: DuplicateWindow,
+        tables: Tables,
+        backing: Counting,
+        hash: StateHash,
+        windows: Windows,
+    }
+    impl Rig {
+        fn new(windows: Windows) -> Self {
+            let tables = Tables::new(&runtime::tables()).expect("ours do not clash");
+            let (window, backing) = (DuplicateWindow::default(), Counting::default());
+            Self { window, tables, backing, hash: StateHash::default(), windows }
+        }
+        fn gift(&mut self, key: u32, content: u128, log_ms: i64) -> BusinessKey {
+            let identity = Identity(xxh3_128(&key.to_le_bytes()));
+            let (tables, backing) = (&mut self.tables, &self.backing);
+            self.window.expire(log_ms, &self.windows, tables, backing).expect("works");
+            self.window.business_key((identity, content), log_ms, tables, backing).expect("works")
+        }
+        fn seen(&mut self, key: u32, received_ms: i64, log_ms: i64) -> bool {
+            let identity = Identity(xxh3_128(&key.to_le_bytes()));
+            let (tables, backing) = (&mut self.tables, &self.backing);
+            self.window.expire(log_ms, &self.windows, tables, backing).expect("works");
+            self.window.seen(identity, received_ms, log_ms, &self.windows, tables, backing).expect("works")
+        }
+        fn commit(&mut self) {
+            self.tables.commit(&|_| true, &mut self.backing.store, &mut self.hash);
+        }
+        /// Everything is committed, and no row is in memory any more.
+        fn forget(&mut self) {
+            self.commit();
+            self.tables.evict(0);
+        }
+        fn restart(&mut self) {
+            self.forget();
+            self.window = DuplicateWindow::default();
+            self.window.load(&self.backing).expect("works");
+        }
+        /// Rows that are read from the store for one call.
+        fn asked(&mut self, call: impl FnOnce(&mut Self)) -> usize {
+            self.forget();
+            let before = self.backing.asked.get();
+            call(self);
+            self.backing.asked.get() - before
+        }
+    }
 
-/// Looks a business event up among those of the days that the rules keep; remembers it when it is new.
-pub(crate) fn business_key(
-    (identity, content): (Identity, u128),
-    log_time_ms: i64,
-    rules: &RuleSet,
-    meta: &mut Meta,
-    tables: &mut Tables,
-    backing: &dyn Backing,
-) -> Result<BusinessKey, StoreError> {
-    let today = day_of(log_time_ms);
-    let keep_days = u32::try_from(rules.windows.business_keep_ms.div_ceil(DAY_MS.unsigned_abs())).unwrap_or(u32::MAX);
-    let floor = today.saturating_sub(keep_days);
-    let (over, kept): (Vec<u32>, Vec<u32>) = meta.business_days.iter().partition(|&&day| day < floor);
-    if !over.is_empty() {
-        for day in over {
-            for shard in 0..BUSINESS_SHARDS {
-                tables.table::<BusinessKeys>(backing)?.remove(&(day, shard))?;
+    #[test]
+    fn a_business_key_costs_the_same_however_many_and_old_the_others_are() {
+        let mut rig = Rig::new(Windows { business_keep_ms: 90 * 86_400_000, ..Windows::default() });
+        let day = |n: u32| START_MS + i64::from(n) * DAY_MS;
+        for n in 0..60_000 {
+            assert_eq!(rig.gift(n, u128::from(n), day(n / 1_000)), BusinessKey::New);
+            if n % 500 == 0 {
+                rig.forget();
             }
         }
-        meta.business_days = kept;
+        let asked: usize =
+            (60_000..60_200).map(|n| rig.asked(|rig| assert_eq!(rig.gift(n, 0, day(60)), BusinessKey::New))).sum();
+        // The day's row and the last block of its shard; a filter is wrong once in hundreds of questions.
+        assert!(asked < 200 * 3, "{asked} rows for 200 new keys");
+        let largest = rig.backing.store.rows.values().map(Vec::len).max().unwrap_or(0);
+        assert!(largest < 1_100, "a row of {largest} bytes");
+        let mut bytes = rig.window.bytes();
+        assert!(bytes < 60_000 * 8, "filters of {bytes} bytes");
+        // After a restart as well, once the filters are read; and after changes were discarded they are still there.
+        rig.restart();
+        assert_eq!(rig.gift(5, 5, day(61)), BusinessKey::Same);
+        bytes = rig.tables.bytes();
+        assert!(bytes < 2_000_000, "reading filters leaves {bytes} bytes of rows in memory");
+        rig.forget();
+        let before = rig.backing.asked.get();
+        rig.tables.discard(&rig.backing).expect("works");
+        rig.window.load(&rig.backing).expect("works");
+        assert_eq!(rig.gift(70_000, 0, day(61)), BusinessKey::New);
+        assert!(rig.backing.asked.get() - before < 4, "nothing is read anew");
+        assert_eq!(rig.gift(59_999, 1, day(61)), BusinessKey::OtherContent);
     }
-    let id = identity.0.to_le_bytes();
-    // The remainder is below 1024.
-    let shard = u16::try_from(identity.0 % u128::from(BUSINESS_SHARDS)).unwrap_or(0);
-    for &day in &meta.business_days {
-        let mut keys = tables.table::<BusinessKeys>(backing)?;
-        let Some(row) = keys.get(&(day, shard))? else { continue };
-        for known in row.keys.chunks_exact(BUSINESS_KEY_BYTES) {
-            if known[..IDENTITY_BYTES] == id {
-                let same = known[IDENTITY_BYTES..] == content.to_le_bytes();
-                return Ok(if same { BusinessKey::Same } else { BusinessKey::OtherContent });
+
+    #[test]
+    fn business_keys_are_kept_for_as_long_as_the_rules_say() {
+        let mut rig = Rig::new(Windows { business_keep_ms: 7 * 86_400_000, ..Windows::default() });
+        for day in 0..20 {
+            assert_eq!(rig.gift(day, 1, START_MS + i64::from(day) * DAY_MS), BusinessKey::New);
+        }
+        rig.restart();
+        let now = START_MS + 19 * DAY_MS;
+        assert_eq!(rig.gift(12, 1, now), BusinessKey::Same, "seven days");
+        assert_eq!(rig.gift(11, 1, now), BusinessKey::New, "eight days");
+        // Nothing of what is gone stays behind.
+        let mut rows = rig.backing.store.rows.len();
+        rig.gift(0, 1, now + 8 * DAY_MS);
+        rig.forget();
+        rows = rows.min(rig.backing.store.rows.len());
+        assert_eq!(rows, 2, "the row of a day and one block");
+    }
+
+    #[test]
+    fn a_wide_lookup_reads_no_filter_twice() {
+        let day = 86_400_000;
+        let windows = Windows { duplicates_lookup_ms: day, duplicates_keep_ms: day, ..Windows::default() };
+        let mut rig = Rig::new(windows);
+        for n in 0..1_440 {
+            let at = START_MS + i64::from(n) * 60_000;
+            assert!(!rig.seen(n, at, at));
+        }
+        let end = START_MS + 1_440 * 60_000;
+        let asked: usize = (2_000..2_100).map(|n| rig.asked(|rig| assert!(!rig.seen(n, end, end)))).sum();
+        assert!(asked < 100 * 3, "{asked} rows for 100 new callbacks");
+        assert!(rig.seen(700, end, end));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+
+        /// Against a list of all that came; and the rows do not depend on commits, evictions and restarts.
+        #[test]
+        fn keys_are_told_as_by_a_list_and_rows_depend_on_no_commit(
+            gifts in prop::collection::vec((0_u32..60, 0_u128..2, 0_i64..40_000_000), 1..300),
+            cuts in prop::collection::vec(0_u8..8, 300),
+        ) {
+            let windows = Windows { business_keep_ms: 2 * 86_400_000, ..Windows::default() };
+            let (mut whole, mut cut) = (Rig::new(windows.clone()), Rig::new(windows));
+            let mut list: Vec<(u32, u128, i64)> = Vec::new();
+            let mut now = START_MS;
+            for ((key, content, later), then) in gifts.into_iter().zip(cuts) {
+                now += later;
+                // A day stays until its last key is too old.
+                let last_of = |at: i64| list.iter().filter(|g| g.2 / DAY_MS == at / DAY_MS).map(|g| g.2).max();
+                let kept = |at: i64| last_of(at).is_some_and(|last| last + 2 * DAY_MS >= now);
+                let expected = match list.iter().find(|g| g.0 == key && kept(g.2)) {
+                    None => BusinessKey::New,
+                    Some(g) if g.1 == content => BusinessKey::Same,
+                    Some(_) => BusinessKey::OtherContent,
+                };
+                prop_assert_eq!(whole.gift(key, content, now), expected);
+                prop_assert_eq!(cut.gift(key, content, now), expected);
+                if expected == BusinessKey::New {
+                    list.push((key, content, now));
+                }
+                match then {
+                    0 => cut.restart(),
+                    1 => cut.forget(),
+                    2 => cut.commit(),
+                    _ => {}
+                }
             }
+            whole.forget();
+            cut.forget();
+            prop_assert_eq!(whole.hash, cut.hash);
+            prop_assert!(whole.backing.store == cut.backing.store);
         }
     }
-    if !meta.business_days.contains(&today) {
-        meta.business_days.push(today);
-        meta.business_days.sort_unstable();
-    }
-    let row = tables.table::<BusinessKeys>(backing)?.entry(&(today, shard))?;
-    row.keys.extend_from_slice(&id);
-    row.keys.extend_from_slice(&content.to_le_bytes());
-    Ok(BusinessKey::New)
 }

@@ -5,9 +5,8 @@
 use std::fmt;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use barrage_event::{EnvelopeView, Event, Offset, Partition, Source, identity};
 use barrage_log::{EventLog, ReadError, Record};
@@ -16,7 +15,8 @@ use barrage_state::proto::{DeadLetter, HighWater, RulesRow, SourceMark, Statisti
 use barrage_state::runtime::{self, DeadLetters, FIRST_STATISTIC_TABLE, FORMAT, Intents, NOT_HASHED, Outbox};
 use barrage_state::{Changes, Meta, StateEnv, StateError, Store, StoreDir};
 
-use crate::duplicates::{BusinessKey, DuplicateWindow, business_key};
+use crate::checking::LastSeen;
+use crate::duplicates::{BusinessKey, DuplicateWindow};
 use crate::outbox::{Key, Outgoing, rows};
 use crate::rules_in_force::RulesInForce;
 
@@ -70,30 +70,20 @@ pub enum Stop {
         /// The store's directory.
         dir: String,
     },
-    /// The log did not give the record that the store saw last, in all that time.
-    #[error(
-        "offset {offset} of {partition} could not be read within {} s: the log is slow or does not answer; the partition goes on when it is given to a process again, as after a restart of this one", READ_WAIT.as_secs()
-    )]
-    Unread {
-        /// The partition.
-        partition: Partition,
-        /// The last record that the store saw.
-        offset: Offset,
-    },
     /// Two statistics claim one table: a defect of the program.
     #[error("{0}")]
     Tables(String),
+    /// Something panicked, or ended without a word.
+    #[error(
+        "a defect of the program: {0}. Restart this process; if it stops there again, a version without the defect has to read on. The log has everything"
+    )]
+    Defect(String),
 }
 
 /// Records between commits at most, so that little is read again after a crash.
 const COMMIT_RECORDS: u64 = 100_000;
 /// Shortest time between commits of a partition that is behind its log.
 const BEHIND: Duration = Duration::from_secs(1);
-/// How long a store that is opened waits for the record that it saw last.
-const READ_WAIT: Duration = Duration::from_secs(60);
-/// Between two tries.
-const READ_PAUSE: Duration = Duration::from_millis(50);
-
 /// What became of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Applied {
@@ -151,7 +141,8 @@ pub enum Fitness {
 }
 
 impl Engine {
-    /// Opens the store in `dir` for this partition of `log`.
+    /// Opens the store in `dir` for this partition of `log`. One with state goes on only when the log still holds
+    /// what it has seen: [`Engine::last_seen`].
     ///
     /// # Errors
     /// [`Stop`] when the store cannot be opened, or is not this log's.
@@ -206,7 +197,6 @@ impl Engine {
         };
         if fitness == Fitness::Fits {
             engine.reload()?;
-            engine.check_log(log, &dir.path)?;
             engine.read_rankings()?;
         }
         Ok((engine, fitness))
@@ -217,7 +207,7 @@ impl Engine {
         self.meta.clone_from(&self.committed);
         let backing: &Store = &self.store;
         self.tables.discard(backing)?;
-        self.window = DuplicateWindow::load(backing)?;
+        self.window.load(backing)?;
         self.rules = RulesInForce::load(&mut self.tables, backing)?;
         self.effects.clear();
         Ok(self.outgoing.again(&mut self.tables, backing)?)
@@ -236,43 +226,16 @@ impl Engine {
         })
     }
 
-    /// The record before the next one has to be the one that the store saw.
-    fn check_log(&self, log: &dyn EventLog, dir: &Path) -> Result<(), Stop> {
-        let Some(last) = self.meta.next_offset.checked_sub(1) else { return Ok(()) };
-        let changed =
-            |problem: String| Stop::LogChanged { partition: self.partition, problem, dir: dir.display().to_string() };
-        let end = log.end(self.partition);
-        if end.0 <= last {
-            return Err(changed(format!("ends at offset {end}, but the state has seen offset {last}")));
-        }
-        if log.start(self.partition).0 == self.meta.next_offset {
-            // The record before was given up behind a snapshot of this very place.
-            return Ok(());
-        }
-        let mut found = None;
-        let begun = Instant::now();
-        // A log on a network gives nothing when it has waited long enough: that says nothing of what it holds.
-        while found.is_none() {
-            if begun.elapsed() > READ_WAIT {
-                return Err(Stop::Unread { partition: self.partition, offset: Offset(last) });
-            }
-            log.read(self.partition, Offset(last), 1, &mut |record| {
-                found = Some(record_id(record.bytes).map(|id| id.to_vec()).unwrap_or_default());
-                ControlFlow::Break(())
-            })?;
-            if found.is_none() {
-                std::thread::sleep(READ_PAUSE);
-            }
-        }
-        let found = found.unwrap_or_default();
-        if found != self.meta.last_record_id {
-            return Err(changed(format!(
-                "holds record {} at offset {last}, but the state has seen {} there",
-                hex(&found),
-                hex(&self.meta.last_record_id)
-            )));
-        }
-        Ok(())
+    /// The record before the next one, which has to be in the log for this store to go on; `None` when it has seen none.
+    #[must_use]
+    pub fn last_seen(&self) -> Option<LastSeen> {
+        let last = self.committed.next_offset.checked_sub(1)?;
+        Some(LastSeen {
+            partition: self.partition,
+            offset: Offset(last),
+            id: self.committed.last_record_id.clone(),
+            dir: self.store.dir().to_owned(),
+        })
     }
 
     /// The partition.
@@ -359,10 +322,11 @@ impl Engine {
         let received = envelope.received_at_ms.min(record.timestamp_ms.saturating_add(AHEAD_OF_LOG_MS));
         self.meta.stream_time = self.meta.stream_time.max(received);
         let backing: &Store = &self.store;
-        self.window.expire(self.meta.log_time, self.rules.current(), &mut self.tables, backing)?;
+        let log_time = self.meta.log_time;
+        let windows = &self.rules.current().windows;
+        self.window.expire(log_time, windows, &mut self.tables, backing)?;
         if let Some(key) = identity::business_key(envelope) {
-            let meta = &mut self.meta;
-            match business_key(key, meta.log_time, self.rules.current(), meta, &mut self.tables, backing)? {
+            match self.window.business_key(key, log_time, &mut self.tables, backing)? {
                 BusinessKey::New => {}
                 BusinessKey::Same => {
                     self.meta.duplicates += 1;
@@ -376,15 +340,8 @@ impl Engine {
                 }
             }
         } else if let Some(id) = identity::identity(envelope) {
-            let log_time = self.meta.log_time;
-            if self.window.seen(
-                id,
-                envelope.received_at_ms,
-                log_time,
-                self.rules.current(),
-                &mut self.tables,
-                backing,
-            )? {
+            let received = envelope.received_at_ms;
+            if self.window.seen(id, received, log_time, windows, &mut self.tables, backing)? {
                 self.meta.duplicates += 1;
                 return Ok(Applied::Next);
             }
@@ -412,14 +369,16 @@ impl Engine {
             if envelope.sequence <= mark.sequence {
                 return false;
             }
-            self.meta.sequence_gaps += envelope.sequence - mark.sequence - 1;
+            let gap = envelope.sequence - mark.sequence - 1;
+            // Whatever an ingest numbered, this is only a figure.
+            self.meta.sequence_gaps = self.meta.sequence_gaps.saturating_add(gap);
             mark.sequence = envelope.sequence;
             mark.last_log_time = mark.last_log_time.max(timestamp_ms);
             return true;
         }
         let log_time = self.meta.log_time;
         marks.retain(|mark| mark.last_log_time.saturating_add(INCARNATION_KEEP_MS) >= log_time);
-        self.meta.sequence_gaps += envelope.sequence - 1;
+        self.meta.sequence_gaps = self.meta.sequence_gaps.saturating_add(envelope.sequence - 1);
         marks.push(HighWater {
             incarnation: envelope.incarnation,
             sequence: envelope.sequence,
@@ -600,6 +559,11 @@ impl Engine {
         self.outgoing.waiting()
     }
 
+    /// Whether the next commit puts rows into the outbox, and whether it takes some out.
+    pub(crate) fn outgoing_touched(&self) -> (bool, bool) {
+        (self.outgoing.is_made(), self.outgoing.is_touched())
+    }
+
     /// Whether so much waits for its commit that it must not become more.
     #[must_use]
     pub fn is_full(&self, overlay_bytes: usize) -> bool {
@@ -653,7 +617,7 @@ pub fn versions(statistics: &[Box<dyn Statistic>]) -> Vec<StatisticVersion> {
 }
 
 /// The id of a record, read without the rest; `None` when it is no envelope.
-fn record_id(bytes: &[u8]) -> Option<[u8; 16]> {
+pub(crate) fn record_id(bytes: &[u8]) -> Option<[u8; 16]> {
     // Every writer puts the id first: tag 0x0a, length 16.
     match bytes {
         [0x0a, 16, rest @ ..] => rest.first_chunk().copied(),
@@ -661,7 +625,7 @@ fn record_id(bytes: &[u8]) -> Option<[u8; 16]> {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     use fmt::Write as _;
     bytes.iter().fold(String::new(), |mut text, byte| {
         // Writing into a String cannot fail.
@@ -674,7 +638,7 @@ fn cut(text: &str, bytes_max: usize) -> &str {
     &text[..text.floor_char_boundary(bytes_max)]
 }
 
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     panic
         .downcast_ref::<&str>()
         .map(|text| (*text).to_owned())

@@ -7,10 +7,17 @@
 mod assignments;
 mod bloom;
 mod budget;
+mod checking;
 mod common;
+mod derived;
 mod duplicates;
 pub mod engine;
+#[cfg(feature = "test-util")]
+pub mod fault;
+#[cfg(not(feature = "test-util"))]
+mod fault;
 mod homes;
+mod identities;
 mod metrics;
 mod outbox;
 mod pool;
@@ -29,8 +36,9 @@ mod thread;
 
 pub use assignments::Assignments;
 pub use budget::{BudgetPart, OverlayBudget};
+pub use checking::LastSeen;
 pub use engine::{APPS_MAX, Applied, DEAD_LETTERS_MAX, Engine, Fitness, Stop, versions};
-pub use pool::{Worker, WorkerError, WorkerOptions};
+pub use pool::{IsOwner, Worker, WorkerError, WorkerOptions};
 pub use publisher::{Publication, Publisher};
 pub use sending::{Mark, SourceMarks};
 pub use snapshots::{SnapshotOptions, Snapshots, TakeError, TrimNowError};

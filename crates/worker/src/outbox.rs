@@ -26,6 +26,8 @@ pub(crate) struct Outgoing {
     taken: Taken,
     /// Rows that wait to be sent.
     waiting: u64,
+    /// Some of them are not committed yet.
+    made: bool,
 }
 
 /// Changes of the outbox that follow from answers, not from records: when a partition goes back to its last commit they
@@ -38,7 +40,7 @@ struct Taken {
 
 impl Outgoing {
     pub(crate) fn new(log_uuid: u128, partition: Partition) -> Self {
-        Self { log_uuid, partition, floor: (0, 0), taken: Taken::default(), waiting: 0 }
+        Self { log_uuid, partition, floor: (0, 0), taken: Taken::default(), waiting: 0, made: false }
     }
 
     /// Nothing below this place is kept from now on.
@@ -63,6 +65,7 @@ impl Outgoing {
             let row = OutboxRow { app: derived.app, room: derived.group_id, record };
             *tables.table::<Outbox>(backing)?.entry_known_new(&(offset.0, index))? = row;
             self.waiting += 1;
+            self.made = true;
         }
         for (index, intent) in (0_u32..).zip(effects.intents.drain(..)) {
             if (offset.0, index) < self.floor {
@@ -79,6 +82,7 @@ impl Outgoing {
             let row = IntentRow { key: intent.id(), message: message.to_string() };
             *tables.table::<Intents>(backing)?.entry_known_new(&(offset.0, index))? = row;
             self.waiting += 1;
+            self.made = true;
         }
         Ok(())
     }
@@ -100,6 +104,7 @@ impl Outgoing {
     /// The tables are those of the last commit again: what was taken out since then is taken out of them, too.
     pub(crate) fn again(&mut self, tables: &mut Tables, backing: &dyn Backing) -> Result<(), StoreError> {
         self.waiting = 0;
+        self.made = false;
         for table in [Outbox::ID, Intents::ID] {
             backing.scan(&[table], &mut |_, _| {
                 self.waiting += 1;
@@ -114,6 +119,12 @@ impl Outgoing {
     /// It is committed.
     pub(crate) fn committed(&mut self) {
         self.taken = Taken::default();
+        self.made = false;
+    }
+
+    /// Whether rows were made since the last commit.
+    pub(crate) fn is_made(&self) -> bool {
+        self.made
     }
 
     /// Rows that wait to be sent, those that are not committed yet among them.

@@ -6,6 +6,7 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use barrage_event::Partition;
 use barrage_log::EventLog;
 use barrage_projection::Statistic;
 use barrage_state::{StateEnv, StateOptions};
@@ -17,11 +18,15 @@ use crate::common::Common;
 use crate::homes::Homes;
 use crate::metrics::Metrics;
 use crate::publisher::Publisher;
+use crate::rebuild::Turns;
 use crate::sending::{LocalMarks, Nowhere, SourceMarks};
 use crate::shared::Assigned;
 use crate::snapshots::{SnapshotOptions, Snapshots, Snapshotter};
 use crate::stores::Stores;
 use crate::thread::PartitionThread;
+
+/// Whether a partition is surely this process's, now. False while that is doubtful.
+pub type IsOwner = Arc<dyn Fn(Partition) -> bool + Send + Sync>;
 
 /// Settings of the partition workers of one process.
 #[derive(Clone)]
@@ -45,6 +50,8 @@ pub struct WorkerOptions {
     pub publisher: Option<Arc<dyn Publisher>>,
     /// Knows what rooms that are not this process's have seen of derived events; `None`: all are this process's.
     pub marks: Option<Arc<dyn SourceMarks>>,
+    /// Asked before anything leaves the process in the name of a partition; `None`: all that it was given are its own.
+    pub is_owner: Option<IsOwner>,
 }
 
 impl fmt::Debug for WorkerOptions {
@@ -70,6 +77,7 @@ impl WorkerOptions {
             state: StateOptions::default(),
             publisher: None,
             marks: None,
+            is_owner: None,
         }
     }
 }
@@ -141,6 +149,7 @@ impl Worker {
             log,
             statistics,
             marks: Arc::new(LocalMarks { stores: stores.clone(), others: options.marks.clone() }),
+            is_owner: options.is_owner.clone().unwrap_or_else(|| Arc::new(|_| true)),
             publisher: options.publisher.clone().unwrap_or_else(|| Arc::new(Nowhere)),
             assigned,
             homes: Homes::default(),
@@ -149,6 +158,7 @@ impl Worker {
             metrics: Metrics::register(registry),
             commit_interval: options.commit_interval,
             overlay: OverlayBudget::new(options.overlay_bytes),
+            rebuilds: Turns::default(),
             park: options.park,
             snapshots: options.snapshots.clone(),
         });

@@ -1,6 +1,7 @@
 //! One partition on its thread: reads what is new, commits in time, rebuilds beside when asked.
 
 use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -11,16 +12,17 @@ use barrage_state::PartitionDir;
 
 use crate::budget::BudgetPart;
 use crate::common::Common;
-use crate::engine::{Applied, Engine, Stop};
+use crate::engine::{Applied, Engine, Stop, panic_text};
+use crate::fault;
 use crate::homes::OpenStore;
 use crate::metrics::PartitionLabels;
 use crate::rebuild::{Rebuild, same, say_given_up, say_progress};
-use crate::restoring::Restoring;
 use crate::sending::Sender;
 use crate::shared::Shared;
 
 mod opening;
 
+use opening::Opening;
 pub(crate) use opening::Waiting;
 
 /// Bytes of records that one step reads at most before other partitions of the thread have their turn.
@@ -39,8 +41,8 @@ pub(crate) struct Runner {
     rebuild: Option<Rebuild>,
     dirty_since: Option<Instant>,
     parked_since: Option<Instant>,
-    /// A snapshot on its way, for as long as there is no store.
-    restoring: Option<Restoring>,
+    /// What is waited for, for as long as there is no store.
+    opening: Option<Opening>,
     waiting: Waiting,
     sender: Sender,
     labels: PartitionLabels,
@@ -73,7 +75,7 @@ impl Runner {
             rebuild: None,
             dirty_since: None,
             parked_since: None,
-            restoring: None,
+            opening: None,
             waiting: Waiting::default(),
             sender: Sender::default(),
             labels,
@@ -108,12 +110,10 @@ impl Runner {
     /// open. `None` when there is no store to keep.
     pub(crate) fn park(&mut self) -> Option<OpenStore> {
         if self.parked_since.is_none() {
-            self.restoring = None;
+            self.opening = None;
             self.waiting = Waiting::default();
             self.give_up_rebuild("the partition was taken away");
-            if let Err(error) = self.commit() {
-                self.stop(&error);
-            }
+            self.guarded(Self::commit);
             self.common.metrics.forget(&self.labels);
             self.sender = Sender::default();
             self.parked_since = Some(Instant::now());
@@ -145,11 +145,20 @@ impl Runner {
         tracing::error!(partition = %self.partition(), %error, "the partition has stopped");
         self.shared.stop(error.to_string());
         self.common.metrics.stopped.get_or_create(&self.labels).set(1);
+        self.opening = None;
+        self.dirty_since = None;
+        self.sender = Sender::default();
+        self.give_up_rebuild("the partition has stopped");
         if let Some(engine) = self.engine.take() {
             let_go(engine);
             self.memory.settle(0);
         }
-        self.rebuild = None;
+        self.tell();
+    }
+
+    /// Whatever happens in there, the other partitions of the thread go on: an error or a panic stops this one.
+    fn guarded<R>(&mut self, what: impl FnOnce(&mut Self) -> Result<R, Stop>) -> Option<R> {
+        caught(|| what(self)).inspect_err(|error| self.stop(error)).ok()
     }
 
     /// When changes have waited long enough for their commit; `None` when there are none.
@@ -158,18 +167,12 @@ impl Runner {
     }
 
     pub(crate) fn step(&mut self) -> Step {
-        match self.try_step() {
-            Ok(step) => step,
-            Err(error) => {
-                self.stop(&error);
-                Step::Stopped
-            }
-        }
+        self.guarded(Self::try_step).unwrap_or(Step::Stopped)
     }
 
     fn try_step(&mut self) -> Result<Step, Stop> {
-        if self.restoring.is_some() {
-            return Ok(self.step_restore());
+        if let Some(opening) = self.opening.take() {
+            return self.step_opening(opening);
         }
         let Some(engine) = self.engine.as_mut().filter(|_| self.parked_since.is_none()) else {
             return Ok(Step::Stopped);
@@ -194,7 +197,7 @@ impl Runner {
         }
         self.let_reads_in()?;
         self.update_lag();
-        if self.shared.rebuild_wanted.swap(false, Ordering::Acquire) {
+        if self.rebuild.is_none() && self.shared.rebuild_wanted.load(Ordering::Acquire) {
             self.start_rebuild();
         }
         if self.rebuild.is_some() {
@@ -208,7 +211,18 @@ impl Runner {
         let Some(engine) = &mut self.engine else { return Ok(()) };
         let before = engine.committed().clone();
         let start = Instant::now();
+        let (made, taken) = engine.outgoing_touched();
+        let place = |made_at, taken_at| {
+            if made {
+                fault::place(made_at);
+            }
+            if taken {
+                fault::place(taken_at);
+            }
+        };
+        place(fault::BEFORE_COMMIT, fault::BEFORE_TAKEN_COMMIT);
         engine.commit(self.memory.settle(engine.bytes()))?;
+        place(fault::AFTER_COMMIT, fault::AFTER_TAKEN_COMMIT);
         self.memory.settle(engine.bytes());
         self.sender.committed();
         self.dirty_since = None;
@@ -243,13 +257,16 @@ impl Runner {
         self.common.metrics.lag.get_or_create(&self.labels).set(i64::try_from(lag).unwrap_or(i64::MAX));
     }
 
+    /// Starts the rebuild that is wanted, as soon as it is its turn.
     fn start_rebuild(&mut self) {
+        let Some(turn) = self.common.rebuilds.take() else { return };
+        self.shared.rebuild_wanted.store(false, Ordering::Release);
         let made = self.dir.next().map_err(Stop::from).and_then(|dir| {
             let (mut engine, _) = self.open_engine(&dir)?;
             if let Some(live) = &self.engine {
                 engine.set_outgoing_floor(live.first_unsent()?);
             }
-            Ok(Rebuild { engine, dir })
+            Ok(Rebuild { engine, dir, memory: self.common.overlay.part(), _turn: turn })
         });
         match made {
             Ok(rebuild) => {
@@ -268,12 +285,15 @@ impl Runner {
 
     /// Ends a rebuild under way, if there is one, and removes what it has made.
     fn give_up_rebuild(&mut self, why: &str) {
-        self.shared.rebuild_wanted.store(false, Ordering::Release);
-        if self.rebuild.take().is_none() {
+        let wanted = self.shared.rebuild_wanted.swap(false, Ordering::AcqRel);
+        let begun = self.rebuild.take().is_some();
+        if wanted || begun {
+            tracing::info!(partition = %self.partition(), why, "the rebuild was given up");
+            say_given_up(&self.shared, why);
+        }
+        if !begun {
             return;
         }
-        tracing::info!(partition = %self.partition(), why, "the rebuild was given up");
-        say_given_up(&self.shared, why);
         if let Err(error) = self.dir.clean() {
             tracing::warn!(partition = %self.partition(), %error, "the given-up rebuild could not be removed");
         }
@@ -282,7 +302,7 @@ impl Runner {
     fn step_rebuild(&mut self) -> Result<(), Stop> {
         let (Some(rebuild), Some(live)) = (&mut self.rebuild, &self.engine) else { return Ok(()) };
         let end = live.next_offset();
-        let stepped = rebuild.step(self.common.log.as_ref(), end, self.common.overlay_share());
+        let stepped = caught(|| rebuild.step(self.common.log.as_ref(), end, self.common.overlay_share()));
         say_progress(&self.shared, rebuild.engine.next_offset(), end);
         match stepped {
             Ok(true) => self.swap(),
@@ -316,6 +336,7 @@ impl Runner {
             }
         });
         self.engine = Some(rebuild.engine);
+        self.memory = rebuild.memory;
         self.sender = Sender::default();
         // Readers may hold the old store a moment longer; its files go when the last one is done, since the directory
         // entry is all that is removed here.
@@ -330,7 +351,7 @@ impl Runner {
     pub(crate) fn close(mut self, commit: bool) -> Result<(), Stop> {
         let parked = self.parked_since.is_some();
         if commit && !parked {
-            self.commit()?;
+            caught(|| self.commit())?;
         }
         if !parked {
             self.shared.stop("the server is stopping".to_owned());
@@ -340,6 +361,13 @@ impl Runner {
         let_go(engine);
         Ok(flushed?)
     }
+}
+
+/// A panic is a defect of the program, told like any other reason to stop.
+fn caught<R>(what: impl FnOnce() -> Result<R, Stop>) -> Result<R, Stop> {
+    // What was in the middle of something is not used again: whoever asks stops the partition.
+    let done = catch_unwind(AssertUnwindSafe(what));
+    done.unwrap_or_else(|panic| Err(Stop::Defect(format!("it panicked: {}", panic_text(panic.as_ref())))))
 }
 
 /// Closes a store to which no read comes any more. Reads that have begun are waited for, within reason: a store that one

@@ -378,6 +378,11 @@ impl Snapshotter {
         removed(&dir)?;
         // The store itself is let go of before the upload, so that it can be closed meanwhile.
         shared.store()?.checkpoint(&dir).map_err(SnapshotError::from)?;
+        // It may be another's by now, and nothing is to be said in its name then.
+        if !(self.common.is_owner)(partition) {
+            removed(&dir)?;
+            return Err(Unavailable::NotMine(partition).into());
+        }
         let saved = store.save(partition, &dir);
         removed(&dir)?;
         let saved = saved?;

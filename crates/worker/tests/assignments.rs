@@ -11,7 +11,7 @@ use barrage_event::{Offset, Partition, Position, Topic};
 use barrage_log::{EmbeddedLog, EventLog, Follow, Owner as _};
 use barrage_state::{PartitionDir, StateEnv, StateOptions, Store};
 use barrage_worker::{Phase, Stores, Unavailable, Worker, WorkerOptions};
-use common::{Ingest, Kind, ROOM, START_MS, append, last, message, open_log, statistics};
+use common::{Ingest, Kind, Other, ROOM, START_MS, append, last, message, open_log, statistics};
 use prometheus_client::registry::Registry;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -367,4 +367,54 @@ async fn a_partition_taken_away_while_it_opens_is_not_followed() {
     // Nothing waits for a worker that has gone.
     owner.revoked(&[ROOM], false);
     assert_eq!(owner.assigned(&[OTHER], &follow), []);
+}
+
+/// The thread has both partitions; nothing is heard of one of them, as of one that has no leader.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_partition_that_the_log_is_silent_about_holds_up_no_other_and_starts_when_it_is_heard_of() {
+    for ends_unknown in [false, true] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let inner = open_log(&dir.path().join("log"));
+        let mut ingest = Ingest::new(1);
+        fill(&inner, &mut ingest, ROOM, 0..500);
+        fill(&inner, &mut ingest, OTHER, 0..500);
+        let log = Arc::new(Other::new(inner.clone()));
+        let options = WorkerOptions { threads: 1, ..WorkerOptions::new(dir.path().to_owned()) };
+        let begin = || {
+            let mut registry = Registry::default();
+            Worker::start_without_partitions(&options, log.clone(), statistics(), &mut registry).expect("starts")
+        };
+        let worker = begin();
+        worker.assignments().assign(&[ROOM, OTHER], 1, None);
+        until("all is applied", || worker.stores().status().iter().all(|s| s.offset == Offset(500)));
+        let lived = worker.stores().status();
+        worker.stop().expect("stops");
+
+        log.silent.lock().expect("no panics").push(ROOM);
+        log.ends_unknown.store(ends_unknown, std::sync::atomic::Ordering::Release);
+        let worker = begin();
+        let (stores, owner) = (worker.stores(), worker.assignments());
+        let (follow, heard) = hearing();
+        let begun = Instant::now();
+        owner.assigned(&[ROOM, OTHER], &follow);
+        assert_eq!(heard.recv_timeout(PATIENCE), Ok((OTHER, Offset(500))), "the silent one holds nobody up");
+        fill(&inner, &mut ingest, OTHER, 500..600);
+        applied(&stores, &inner, OTHER).await;
+        assert_eq!(phase(&stores, ROOM), Some(Phase::Starting));
+        assert_eq!(stores.read(ROOM, |_| ()), Err(Unavailable::Starting(ROOM)));
+        // Taken away and given back meanwhile, as often as the group likes.
+        owner.revoked(&[ROOM, OTHER], false);
+        assert_eq!(owner.assigned(&[ROOM, OTHER], &follow), [(OTHER, Offset(600))]);
+        assert!(begun.elapsed() < Duration::from_secs(30), "a rebalance waited: {:?}", begun.elapsed());
+        assert_eq!(phase(&stores, ROOM), Some(Phase::Starting));
+
+        log.silent.lock().expect("no panics").clear();
+        log.wake();
+        assert_eq!(heard.recv_timeout(PATIENCE), Ok((ROOM, Offset(500))));
+        until("it is read", || phase(&stores, ROOM) == Some(Phase::Live));
+        let again = stores.status().into_iter().find(|s| s.partition == ROOM).expect("ours");
+        let before = lived.iter().find(|s| s.partition == ROOM).expect("was ours");
+        assert_eq!((again.store_hash, again.offset), (before.store_hash, before.offset));
+        worker.stop().expect("stops");
+    }
 }

@@ -6,99 +6,18 @@ mod common;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use barrage_event::event::AccountMove;
-use barrage_event::{Derived, EnvelopeView, Event, Offset, Partition, Topic, proto as wire};
+use barrage_event::routes::partition_of;
+use barrage_event::{EnvelopeView, Event, Offset, Partition, Topic};
 use barrage_log::{EmbeddedLog, EventLog};
-use barrage_projection::{ApplyError, Context, Intent, Projection, ReaderExt as _, Statistic, Table, TableDef};
-use barrage_state::runtime::{Intents, Outbox};
-use barrage_worker::{Publication, Publisher, Worker, WorkerOptions};
-use common::{Ingest, Kind, START_MS, append, message, open_log};
+use barrage_projection::Statistic;
+use barrage_worker::{Mark, Publication, Publisher, SourceMarks, Worker, WorkerOptions};
+use common::telling::{APP, PATIENCE, ROOMS, Telling, numbered, settled_counts};
+use common::{Ingest, append, open_log};
 use prometheus_client::registry::Registry;
-
-const APP: u32 = 1_400_000_000;
-const ROOMS: u32 = 5;
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Events that each room was told, in `used`.
-struct Told;
-impl Table for Told {
-    const ID: u8 = 200;
-    const NAME: &'static str = "test.told";
-    type Key<'a> = (&'a str,);
-    type Value = wire::QuotaAlarm;
-}
-
-/// Tells a room of every message in it by the way of its sender.
-struct Teller;
-impl Projection for Teller {
-    fn name(&self) -> &'static str {
-        "test.teller"
-    }
-    fn topic(&self) -> Topic {
-        Topic::User
-    }
-    fn tables(&self) -> Vec<TableDef> {
-        Vec::new()
-    }
-    fn apply(&self, cx: &mut Context<'_>, record: &EnvelopeView<'_>) -> Result<(), ApplyError> {
-        let Event::AfterSend(message) = &record.event else { return Ok(()) };
-        // Two at a time, so that the number among what one record causes matters.
-        for back in [false, true] {
-            cx.derive(Derived {
-                app: record.app,
-                group_id: message.group_id.to_owned(),
-                account: message.from_account.to_owned(),
-                from_ms: record.occurred_at_ms,
-                moves: vec![AccountMove { at_ms: record.occurred_at_ms, back, uncertain_ms: 7 }],
-                occurred_at_ms: record.occurred_at_ms,
-                received_at_ms: record.received_at_ms,
-                rules_version: cx.rules_version,
-            });
-        }
-        cx.notify(Intent {
-            kind: "test",
-            app: record.app,
-            key: message.msg_id.to_owned(),
-            at_ms: record.occurred_at_ms,
-            fields: serde_json::Map::new(),
-        });
-        Ok(())
-    }
-}
-
-struct Listener;
-impl Projection for Listener {
-    fn name(&self) -> &'static str {
-        "test.listener"
-    }
-    fn topic(&self) -> Topic {
-        Topic::Room
-    }
-    fn tables(&self) -> Vec<TableDef> {
-        vec![TableDef::of::<Told>()]
-    }
-    fn apply(&self, cx: &mut Context<'_>, record: &EnvelopeView<'_>) -> Result<(), ApplyError> {
-        let Event::AccountMoves(moves) = &record.event else { return Ok(()) };
-        cx.table::<Told>()?.entry(&(moves.group_id,))?.used += 1;
-        Ok(())
-    }
-}
-
-struct Telling;
-impl Statistic for Telling {
-    fn name(&self) -> &'static str {
-        "test"
-    }
-    fn state_version(&self) -> u32 {
-        1
-    }
-    fn projections(&self) -> Vec<Box<dyn Projection>> {
-        vec![Box::new(Teller), Box::new(Listener)]
-    }
-}
 
 /// Remembers what was published, and its place as a durable one would. Every third publication fails after a part of it
 /// was heard, as a network does.
@@ -145,46 +64,8 @@ fn worker(dir: &Path, log: &Arc<EmbeddedLog>, listeners: &Listeners) -> Worker {
 
 fn messages(ingest: &mut Ingest, log: &dyn EventLog, range: std::ops::Range<u32>) {
     for n in range {
-        let (room, user) = (format!("room_{}", n % ROOMS), format!("user_{}", n % 50));
-        let index = barrage_event::routes::partition_of(APP, &user, log.partitions(Topic::User));
-        let partition = Partition { topic: Topic::User, index };
-        let record = ingest.stamp(partition, message(Kind::After, &room, &user, n, START_MS + i64::from(n) * 10));
+        let (partition, record) = numbered(ingest, log, n);
         append(log, partition, &[record]);
-    }
-}
-
-/// Events that the rooms were told, once everything that is on its way is there.
-fn settled_counts(worker: &Worker, log: &dyn EventLog) -> BTreeMap<String, u64> {
-    let stores = worker.stores();
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let seen = log.wait(u64::MAX, Duration::ZERO);
-        let mut counts = BTreeMap::new();
-        let mut quiet = true;
-        for partition in log.all_partitions() {
-            let read = stores.read(partition, |snapshot| {
-                let mut waiting = 0;
-                snapshot.scan::<Outbox>(&(), |_, _| {
-                    waiting += 1;
-                    ControlFlow::Continue(())
-                })?;
-                snapshot.scan::<Intents>(&(), |_, _| {
-                    waiting += 1;
-                    ControlFlow::Continue(())
-                })?;
-                snapshot.scan::<Told>(&(), |(room,), row| {
-                    counts.insert(room.to_owned(), row.used);
-                    ControlFlow::Continue(())
-                })?;
-                Ok::<_, barrage_projection::StoreError>(waiting == 0 && snapshot.next_offset() == log.end(partition))
-            });
-            quiet &= read.expect("is here").expect("reads");
-        }
-        if quiet {
-            return counts;
-        }
-        assert!(Instant::now() < deadline, "never quiet: {counts:?}");
-        log.wait(seen, Duration::from_millis(5));
     }
 }
 
@@ -316,4 +197,128 @@ fn a_store_that_was_left_behind_tells_nothing_twice() {
         assert_eq!(settled_counts(&third, log.as_ref()).values().sum::<u64>(), 2_000, "{behind:?}");
         third.stop().expect("stops");
     }
+}
+
+/// A room that nothing is known of until it is.
+struct Silent(AtomicBool);
+impl SourceMarks for Silent {
+    fn mark(&self, _: Partition, _: Offset, _: (u128, u16)) -> Mark {
+        if self.0.load(Ordering::Acquire) { Mark::Known(None) } else { Mark::Unknown }
+    }
+}
+
+/// Places of the derived events in a partition of rooms, by their source.
+fn arrived(log: &dyn EventLog, partition: Partition) -> BTreeMap<u16, Vec<(u64, u32)>> {
+    let mut arrived: BTreeMap<u16, Vec<(u64, u32)>> = BTreeMap::new();
+    let mut visit = |record: barrage_log::Record<'_>| {
+        let envelope = EnvelopeView::decode(record.bytes).expect("an envelope");
+        if let (Event::AccountMoves(_), Some(source)) = (&envelope.event, envelope.source) {
+            arrived.entry(source.partition).or_default().push((source.offset, source.index));
+        }
+        ControlFlow::Continue(())
+    };
+    let mut from = Offset(0);
+    while from < log.end(partition) {
+        from = log.read(partition, from, usize::MAX, &mut visit).expect("readable");
+    }
+    arrived
+}
+
+#[test]
+fn rooms_that_have_to_wait_keep_no_others_waiting_and_stay_in_order() {
+    const EACH: u32 = 3_000;
+    let dir = tempfile::tempdir().expect("a directory");
+    let log = open_log(&dir.path().join("log"));
+    let silent = Arc::new(Silent(AtomicBool::new(false)));
+    let options = WorkerOptions {
+        threads: 2,
+        commit_interval: Duration::from_millis(2),
+        marks: Some(Arc::clone(&silent) as Arc<dyn SourceMarks>),
+        ..WorkerOptions::new(dir.path().to_owned())
+    };
+    let statistics: Vec<Box<dyn Statistic>> = vec![Box::new(Telling)];
+    let as_log: Arc<dyn EventLog> = log.clone();
+    let worker = Worker::start_without_partitions(&options, as_log, statistics, &mut Registry::default());
+    let worker = worker.expect("starts");
+    let place = |room: u32| partition_of(APP, &format!("room_{room}"), log.partitions(Topic::Room));
+    // All but one partition of rooms are here.
+    let away = Partition::room(place(0));
+    let here: Vec<Partition> = log.all_partitions().into_iter().filter(|p| *p != away).collect();
+    worker.assignments().assign(&here, 1, None);
+
+    let (mut ingest, mut sent) = (Ingest::new(1), 0);
+    let mut send = |count: u32| {
+        let mut records: BTreeMap<Partition, Vec<Vec<u8>>> = BTreeMap::new();
+        for n in sent..sent + count {
+            let (partition, record) = numbered(&mut ingest, log.as_ref(), n);
+            records.entry(partition).or_default().push(record);
+        }
+        records.into_iter().for_each(|(partition, records)| append(log.as_ref(), partition, &records));
+        sent += count;
+        sent
+    };
+    let wanted =
+        |sent: u32, partition: Partition| 2 * (0..sent).filter(|n| place(n % ROOMS) == partition.index).count();
+    let until_there = |sent: u32, partitions: &[Partition]| {
+        let deadline = Instant::now() + PATIENCE;
+        for &partition in partitions.iter().filter(|p| p.topic == Topic::Room) {
+            let count = || arrived(log.as_ref(), partition).values().map(Vec::len).sum::<usize>();
+            while count() < wanted(sent, partition) {
+                assert!(Instant::now() < deadline, "{partition}: {} of {}", count(), wanted(sent, partition));
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+    };
+    for _ in 0..2 {
+        let sent = send(EACH);
+        until_there(sent, &here);
+        assert!(arrived(log.as_ref(), away).is_empty(), "nothing is known of it");
+    }
+    silent.0.store(true, Ordering::Release);
+    let sent = send(EACH);
+    until_there(sent, &log.all_partitions());
+    for partition in log.all_partitions().into_iter().filter(|p| p.topic == Topic::Room) {
+        let arrived = arrived(log.as_ref(), partition);
+        assert_eq!(arrived.values().map(Vec::len).sum::<usize>(), wanted(sent, partition), "{partition}: once each");
+        for (source, places) in arrived {
+            assert!(places.is_sorted_by(|a, b| a < b), "{partition} from {source}: in order");
+        }
+    }
+    worker.stop().expect("stops");
+}
+
+#[test]
+fn nothing_leaves_the_process_while_it_is_doubtful_who_owns_the_partition() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let log = open_log(&dir.path().join("log"));
+    let (listeners, sure) = (Listeners::default(), Arc::new(AtomicBool::new(false)));
+    let options = WorkerOptions {
+        threads: 2,
+        commit_interval: Duration::from_millis(2),
+        publisher: Some(Arc::new(listeners.clone())),
+        is_owner: Some({
+            let sure = Arc::clone(&sure);
+            Arc::new(move |_| sure.load(Ordering::Acquire))
+        }),
+        ..WorkerOptions::new(dir.path().to_owned())
+    };
+    let statistics: Vec<Box<dyn Statistic>> = vec![Box::new(Telling)];
+    let worker = Worker::start(&options, log.clone(), statistics, &mut Registry::default()).expect("starts");
+    messages(&mut Ingest::new(1), log.as_ref(), 0..50);
+    let stores = worker.stores();
+    let outgoing = || stores.status().iter().map(|s| s.outgoing).sum::<u64>();
+    let deadline = Instant::now() + PATIENCE;
+    while outgoing() < 150 {
+        assert!(Instant::now() < deadline, "{}", outgoing());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // Many steps later, too.
+    std::thread::sleep(Duration::from_millis(300));
+    let rooms =
+        || -> u64 { log.all_partitions().iter().filter(|p| p.topic == Topic::Room).map(|p| log.end(*p).0).sum() };
+    assert_eq!((outgoing(), rooms(), listeners.0.lock().expect("no panics").publications), (150, 0, 0));
+    sure.store(true, Ordering::Release);
+    assert_eq!(settled_counts(&worker, log.as_ref()).values().sum::<u64>(), 100);
+    assert_eq!((rooms(), listeners.0.lock().expect("no panics").ids.len()), (100, 50));
+    worker.stop().expect("stops");
 }

@@ -2,14 +2,15 @@
 
 mod common;
 
-use std::sync::Arc;
-
-use barrage_event::{EnvelopeView, Event, Offset, Topic, proto as wire};
+use barrage_event::{EnvelopeView, Event, Topic, append_sequence, proto as wire};
 use barrage_log::EventLog;
 use barrage_projection::{ApplyError, Context, Projection, ReadContext, Statistic, TableDef};
 use barrage_worker::Stop;
-use common::{Ingest, Kind, ROOM, START_MS, append, finish, message, open_engine, open_log, run, statistics, step};
+use common::{
+    Ingest, Kind, Other, ROOM, START_MS, append, finish, message, open_engine, open_log, run, statistics, step,
+};
 use proptest::prelude::*;
+use prost::Message as _;
 
 /// A message's way through the log: callbacks with their times of receipt, in the order in which they arrive.
 fn history() -> impl Strategy<Value = Vec<(Kind, u8, u8, u32, i64)>> {
@@ -212,7 +213,6 @@ fn a_poisoned_record_becomes_a_dead_letter_and_stops_nothing() {
         .store()
         .read(|snapshot| {
             use barrage_projection::Reader as _;
-            use prost::Message as _;
             snapshot.scan_rows(&[6], None, &mut |_, value| {
                 letters.push(barrage_state::proto::DeadLetter::decode(value).expect("ours"));
                 Ok(std::ops::ControlFlow::Continue(()))
@@ -252,6 +252,24 @@ fn what_ingest_appended_twice_counts_once_and_a_gap_is_told() {
     append(log.as_ref(), ROOM, &order.map(Clone::clone));
     let meta = run(&dir.path().join("state"), log.as_ref(), statistics());
     assert_eq!((meta.applied, meta.resent, meta.sequence_gaps), (4, 3, 1));
+}
+
+#[test]
+fn numbers_at_the_end_of_their_range_stop_nothing() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let log = open_log(&dir.path().join("log"));
+    let records: Vec<Vec<u8>> = [(1, u64::MAX - 1), (2, u64::MAX), (1, u64::MAX), (3, 5), (3, u64::MAX)]
+        .iter()
+        .map(|&(incarnation, sequence)| {
+            let command = format!("{incarnation}-{sequence}");
+            let mut bytes = wire::Envelope { command, incarnation, ..wire::Envelope::default() }.encode_to_vec();
+            append_sequence(&mut bytes, sequence);
+            bytes
+        })
+        .collect();
+    append(log.as_ref(), ROOM, &records);
+    let meta = run(&dir.path().join("state"), log.as_ref(), statistics());
+    assert_eq!((meta.applied, meta.resent, meta.sequence_gaps), (5, 0, u64::MAX));
 }
 
 #[test]
@@ -341,63 +359,15 @@ fn a_log_that_is_not_the_one_the_state_saw_is_refused_with_what_to_do() {
 
     // The same log, shorter than what the state saw; and with other records at that place.
     for records in [&records[..4], &records[4..]] {
-        let fake = Arc::new(Renamed {
-            inner: open_log(&dir.path().join(format!("short-{}", records.len()))),
-            uuid: log.uuid(),
-        });
-        append(fake.as_ref(), ROOM, records);
+        let inner = open_log(&dir.path().join(format!("short-{}", records.len())));
+        let fake = Other { uuid: log.uuid(), ..Other::new(inner) };
+        append(&fake, ROOM, records);
         if records.len() == 6 {
-            append(fake.as_ref(), ROOM, &records[..4]);
+            append(&fake, ROOM, &records[..4]);
         }
-        let error = common::try_open_engine(&state, fake.as_ref(), statistics()).expect_err("a changed log");
+        let error = common::try_open_engine(&state, &fake, statistics()).expect_err("a changed log");
         assert!(matches!(error, Stop::LogChanged { .. }), "{error}");
         assert!(error.to_string().contains("truncated or made anew"), "{error}");
-    }
-}
-
-/// A log under another's name: what a truncated topic looks like.
-#[derive(Debug)]
-struct Renamed {
-    inner: Arc<barrage_log::EmbeddedLog>,
-    uuid: u128,
-}
-
-impl EventLog for Renamed {
-    fn uuid(&self) -> u128 {
-        self.uuid
-    }
-    fn partitions(&self, topic: Topic) -> u16 {
-        self.inner.partitions(topic)
-    }
-    fn append(&self, batch: &mut barrage_log::AppendBatch) -> Result<barrage_log::Ack, barrage_log::AppendError> {
-        self.inner.append(batch)
-    }
-    fn read(
-        &self,
-        partition: barrage_event::Partition,
-        from: Offset,
-        bytes_max: usize,
-        visit: &mut dyn FnMut(barrage_log::Record<'_>) -> std::ops::ControlFlow<()>,
-    ) -> Result<Offset, barrage_log::ReadError> {
-        self.inner.read(partition, from, bytes_max, visit)
-    }
-    fn start(&self, partition: barrage_event::Partition) -> Offset {
-        self.inner.start(partition)
-    }
-    fn end(&self, partition: barrage_event::Partition) -> Offset {
-        self.inner.end(partition)
-    }
-    fn wait(&self, seen: u64, timeout: std::time::Duration) -> u64 {
-        self.inner.wait(seen, timeout)
-    }
-    fn health(&self) -> barrage_log::Health {
-        self.inner.health()
-    }
-    fn trim(
-        &self,
-        base: &barrage_log::SnapshotBase,
-    ) -> Result<Vec<(barrage_event::Partition, Offset)>, barrage_log::TrimError> {
-        self.inner.trim(base)
     }
 }
 

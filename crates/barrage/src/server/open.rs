@@ -12,7 +12,7 @@ use barrage_ingest::{Appender, Clock, LogClock, Rules, RulesTopic, Spool, SpoolM
 use barrage_log::{EmbeddedLog, EventLog, Group, KafkaLog, KafkaMetrics, KafkaOptions, KnownLog};
 use barrage_query::api::{Around, Trim};
 use barrage_query::{AllHere, Directory, Local, OwnerTable, Owners, OwnersParts, PeerMarks, Shape, Sorts};
-use barrage_worker::{Phase, SourceMarks, Stores, Worker, WorkerOptions};
+use barrage_worker::{IsOwner, Phase, SourceMarks, Stores, Worker, WorkerOptions};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
@@ -67,7 +67,7 @@ pub(super) struct Parts {
 /// What a process has only where the log is shared.
 #[derive(Default)]
 struct Shared {
-    group: Mutex<Option<Group>>,
+    group: Arc<Mutex<Option<Group>>>,
     ownership: Option<Arc<Ownership>>,
     spool: Option<Arc<Spool>>,
     spools: Arc<Spools>,
@@ -197,6 +197,7 @@ impl Parts {
             let statistics = crate::statistics::statistics();
             let mut options = worker_options(&config, Box::new(notifications::Topic::open(options)?))?;
             options.marks = table.clone().map(|table| others_marks(table, &api_key, &config));
+            options.is_owner = Some(group_knows(&shared.group));
             let started = Worker::start_without_partitions(&options, Arc::clone(&as_log), statistics, &mut registry)?;
             let scans = config.query.scans_in_flight_max;
             local = Some(Local::with_snapshots(started.stores(), started.snapshots(), scans));
@@ -205,7 +206,8 @@ impl Parts {
                 let ownership = Ownership::new(parts, Arc::clone(table), topic, process.clone(), address);
                 let ownership = Arc::new(ownership);
                 shared.threads.push(ownership.keep_telling().context("a thread could not be started")?);
-                shared.group = Mutex::new(Some(log.join(Arc::clone(&ownership) as Arc<dyn barrage_log::Owner>)?));
+                let group = log.join(Arc::clone(&ownership) as Arc<dyn barrage_log::Owner>)?;
+                *shared.group.lock().unwrap_or_else(PoisonError::into_inner) = Some(group);
                 shared.ownership = Some(ownership);
             }
             worker = Some(started);
@@ -432,6 +434,17 @@ fn worker_options(config: &Config, board: Box<dyn notifications::Board>) -> anyh
 /// Asks other processes what their rooms have seen.
 fn others_marks(table: Arc<OwnerTable>, api_key: &str, config: &Config) -> Arc<dyn SourceMarks> {
     Arc::new(PeerMarks::new(table, api_key, &config.query))
+}
+
+/// Asks the group, as long as this process is a member of it.
+fn group_knows(group: &Arc<Mutex<Option<Group>>>) -> IsOwner {
+    // The group holds the worker, and the worker this.
+    let group = Arc::downgrade(group);
+    Arc::new(move |partition| {
+        let Some(group) = group.upgrade() else { return false };
+        let group = group.lock().unwrap_or_else(PoisonError::into_inner);
+        group.as_ref().is_some_and(|group| group.is_owner_now(partition))
+    })
 }
 
 /// The version of the rules that a partition's store has, if it can be told.

@@ -1,4 +1,7 @@
 //! How a partition comes to an open store: the one that is here, a snapshot, or the log from its start.
+//!
+//! What may take long is asked beside the partition's thread, and every step goes on as far as the answers are there: the
+//! other partitions of the thread are read meanwhile.
 
 use std::sync::{Arc, mpsc};
 
@@ -6,6 +9,7 @@ use barrage_log::{Follow, ReadError};
 use barrage_state::StoreDir;
 
 use super::{Runner, Step};
+use crate::checking::Checking;
 use crate::engine::{Engine, Fitness, Stop};
 use crate::restoring::{Restored, Restoring};
 
@@ -18,53 +22,83 @@ pub(crate) struct Waiting {
     pub(crate) opened: Option<mpsc::Sender<()>>,
 }
 
-/// What is here of a partition.
-enum Local {
-    /// A store to go on with.
+/// What a partition without an open store waits for.
+pub(super) enum Opening {
+    /// The log has to know where the partition ends before anything can be decided.
+    End,
+    /// Whether the log still holds what this store has seen last.
+    Check { engine: Box<Engine>, checking: Checking, then: Then },
+    /// A snapshot on its way.
+    Restore(Restoring),
+}
+
+/// What follows when the log has what a store has seen.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Then {
+    /// A snapshot may be better than this store.
+    Decide,
+    /// It is gone on with.
+    Open,
+}
+
+/// How a step of the opening ended.
+enum Next {
+    Wait(Opening),
     Open(Box<Engine>),
-    /// None, or one that is far behind: a snapshot above this offset is better.
-    Behind { above: u64 },
 }
 
 impl Runner {
-    /// Opens the store; a new one is made when there is none or the one there is of another format. Where a snapshot is
-    /// much nearer to the log's end, it is brought first, and the store is open some steps later.
+    /// Opens the store in later steps; a new one is made when there is none or the one there is of another format. Where a
+    /// snapshot is much nearer to the log's end, it is brought first.
     pub(crate) fn open(&mut self, waiting: Waiting) {
         self.waiting = waiting;
-        let opened = self.look_at_local();
-        self.go_on(opened);
+        self.opening = Some(Opening::End);
     }
 
-    fn go_on(&mut self, opened: Result<Local, Stop>) {
-        let opened = match opened {
-            Ok(Local::Open(engine)) => Ok(*engine),
-            Ok(Local::Behind { above }) => match self.start_restore(above) {
-                Some(restoring) => {
-                    self.restoring = Some(restoring);
-                    return;
-                }
-                None => self.open_from_log(),
+    /// Goes on with opening as far as it can without waiting.
+    pub(super) fn step_opening(&mut self, opening: Opening) -> Result<Step, Stop> {
+        let next = match opening {
+            Opening::End if self.common.log.is_end_known(self.partition()) => self.look_at_local()?,
+            Opening::Check { engine, checking, then } => match checking.poll() {
+                None => Next::Wait(Opening::Check { engine, checking, then }),
+                Some(answer) => self.checked(engine, answer, then)?,
             },
-            Err(error) => Err(error),
+            Opening::Restore(restoring) => match restoring.poll(&self.common, self.partition()) {
+                Restored::UnderWay => Next::Wait(Opening::Restore(restoring)),
+                Restored::Nothing => self.open_from_log()?,
+                Restored::Store { dir, manifest } => {
+                    drop(restoring);
+                    let engine = self.open_engine(&self.dir.adopt(&dir)?)?.0;
+                    self.dir.clean()?;
+                    tracing::info!(
+                        partition = %self.partition(), next_offset = manifest.next_offset, bytes = manifest.bytes(),
+                        "begun from a snapshot; the rest is read from the log"
+                    );
+                    self.check(engine, Then::Open)?
+                }
+            },
+            Opening::End => Next::Wait(Opening::End),
         };
-        self.opened(opened);
+        match next {
+            Next::Wait(opening) => self.opening = Some(opening),
+            Next::Open(engine) => {
+                self.opened(*engine);
+                return Ok(Step::Busy);
+            }
+        }
+        Ok(Step::Idle)
     }
 
-    fn opened(&mut self, opened: Result<Engine, Stop>) {
-        match opened {
-            Ok(engine) => {
-                self.common.metrics.show_outgoing(&self.labels, engine.outgoing());
-                self.shared.with_status(|status| status.outgoing = engine.outgoing());
-                if self.waiting.follow.is_some() {
-                    let log = self.common.log.as_ref();
-                    self.shared.open_behind(engine.store(), engine.committed(), log, log.ask_ends());
-                } else {
-                    self.shared.open(engine.store(), engine.committed());
-                }
-                self.engine = Some(engine);
-            }
-            Err(error) => self.stop(&error),
+    fn opened(&mut self, engine: Engine) {
+        self.common.metrics.show_outgoing(&self.labels, engine.outgoing());
+        self.shared.with_status(|status| status.outgoing = engine.outgoing());
+        if self.waiting.follow.is_some() {
+            let log = self.common.log.as_ref();
+            self.shared.open_behind(engine.store(), engine.committed(), log, log.ask_ends());
+        } else {
+            self.shared.open(engine.store(), engine.committed());
         }
+        self.engine = Some(engine);
         self.tell();
     }
 
@@ -83,84 +117,73 @@ impl Runner {
         drop(opened);
     }
 
-    fn start_restore(&self, above: u64) -> Option<Restoring> {
-        let options = self.common.snapshots.as_ref()?;
-        tracing::info!(partition = %self.partition(), above, place = options.store.url(), "looking for a snapshot");
-        let started = Restoring::start(&self.common, options, self.partition(), above);
-        started
-            .inspect_err(|error| {
-                self.common.metrics.snapshots.failed("restore");
-                tracing::warn!(partition = %self.partition(), %error, "no thread to bring a snapshot with");
-            })
-            .ok()
+    /// Has the log asked whether it still holds what a store has seen.
+    fn check(&self, engine: Engine, then: Then) -> Result<Next, Stop> {
+        let engine = Box::new(engine);
+        let Some(last) = engine.last_seen() else { return self.checked(engine, Ok(()), then) };
+        let checking = Checking::start(&self.common.log, last)
+            .map_err(|error| Stop::Defect(format!("no thread to ask the log with: {error}")))?;
+        Ok(Next::Wait(Opening::Check { engine, checking, then }))
     }
 
-    /// Goes on with opening when the snapshot is here, or none is.
-    pub(super) fn step_restore(&mut self) -> Step {
-        let Some(restoring) = &self.restoring else { return Step::Stopped };
-        let restored = restoring.poll(&self.common, self.partition());
-        let (dir, manifest) = match restored {
-            Restored::UnderWay => return Step::Idle,
-            Restored::Nothing => {
-                self.restoring = None;
-                let opened = self.open_from_log();
-                self.opened(opened);
-                return Step::Busy;
+    fn checked(&self, engine: Box<Engine>, answer: Result<(), Stop>, then: Then) -> Result<Next, Stop> {
+        let lag_max = self.common.snapshots.as_ref().map(|options| options.restore_lag);
+        match (answer, lag_max) {
+            (Ok(()), Some(lag_max)) if then == Then::Decide => {
+                let next = engine.next_offset().0;
+                let lag = self.common.log.end(self.partition()).0.saturating_sub(next);
+                if lag <= lag_max {
+                    return Ok(Next::Open(engine));
+                }
+                drop(engine);
+                self.bring_snapshot(next + lag_max)
             }
-            Restored::Store { dir, manifest } => (dir, manifest),
-        };
-        self.restoring = None;
-        let opened = self.dir.adopt(&dir).map_err(Stop::from).and_then(|store| {
-            let (engine, _) = self.open_engine(&store)?;
-            self.dir.clean()?;
-            Ok(engine)
-        });
-        if opened.is_ok() {
-            tracing::info!(
-                partition = %self.partition(), next_offset = manifest.next_offset, bytes = manifest.bytes(),
-                "begun from a snapshot; the rest is read from the log"
-            );
+            // What comes next for this store was given up; a snapshot must have it.
+            (Err(Stop::Read(ReadError::Trimmed { .. })), Some(_)) if then == Then::Decide => {
+                drop(engine);
+                self.bring_snapshot(0)
+            }
+            (Ok(()), _) => Ok(Next::Open(engine)),
+            (Err(error), _) => Err(error),
         }
-        self.opened(opened);
-        Step::Busy
+    }
+
+    /// Looks for a snapshot above this offset; without one the log is read.
+    fn bring_snapshot(&self, above: u64) -> Result<Next, Stop> {
+        let Some(options) = &self.common.snapshots else { return self.open_from_log() };
+        tracing::info!(partition = %self.partition(), above, place = options.store.url(), "looking for a snapshot");
+        match Restoring::start(&self.common, options, self.partition(), above) {
+            Ok(restoring) => Ok(Next::Wait(Opening::Restore(restoring))),
+            Err(error) => {
+                self.common.metrics.snapshots.failed("restore");
+                tracing::warn!(partition = %self.partition(), %error, "no thread to bring a snapshot with");
+                self.open_from_log()
+            }
+        }
     }
 
     /// The store that is here, if it is to be gone on with.
-    fn look_at_local(&self) -> Result<Local, Stop> {
-        let log = self.common.log.as_ref();
+    fn look_at_local(&self) -> Result<Next, Stop> {
+        let (log, partition) = (self.common.log.as_ref(), self.partition());
         self.dir.clean()?;
         let lag_max = self.common.snapshots.as_ref().map(|options| options.restore_lag);
-        let mut above = 0;
         if let Some(current) = self.dir.current()? {
-            match self.open_engine(&current) {
-                Ok((engine, Fitness::Fits)) => {
-                    let next = engine.next_offset().0;
-                    let lag = log.end(self.partition()).0.saturating_sub(next);
-                    match lag_max {
-                        Some(lag_max) if lag > lag_max => above = next + lag_max,
-                        _ => return Ok(Local::Open(Box::new(engine))),
-                    }
-                }
-                Ok((_, Fitness::Outdated)) => {}
-                // What comes next for this store was given up; a snapshot must have it.
-                Err(Stop::Read(ReadError::Trimmed { .. })) if lag_max.is_some() => {}
-                Err(error) => return Err(error),
+            if let (engine, Fitness::Fits) = self.open_engine(&current)? {
+                return self.check(engine, Then::Decide);
             }
-        } else if lag_max.is_some_and(|lag_max| log.end(self.partition()).0 <= lag_max)
-            && log.start(self.partition()).0 == 0
-        {
-            return Ok(Local::Open(Box::new(self.open_from_log()?)));
+        } else if lag_max.is_some_and(|lag_max| log.end(partition).0 <= lag_max) && log.start(partition).0 == 0 {
+            return self.open_from_log();
         }
-        Ok(Local::Behind { above })
+        self.bring_snapshot(0)
     }
 
     /// Opens the store that is here, however far behind it is, else makes one from the log's start.
-    fn open_from_log(&self) -> Result<Engine, Stop> {
+    fn open_from_log(&self) -> Result<Next, Stop> {
         let log = self.common.log.as_ref();
         if let Some(current) = self.dir.current()? {
             let (engine, fitness) = self.open_engine(&current)?;
             if fitness == Fitness::Fits {
-                return Ok(engine);
+                return self.check(engine, Then::Open);
             }
             tracing::warn!(
                 partition = %self.partition(),
@@ -181,7 +204,7 @@ impl Runner {
         let (engine, _) = self.open_engine(&fresh)?;
         self.dir.set_current(&fresh)?;
         self.dir.clean()?;
-        Ok(engine)
+        Ok(Next::Open(Box::new(engine)))
     }
 
     pub(super) fn open_engine(&self, dir: &StoreDir) -> Result<(Engine, Fitness), Stop> {

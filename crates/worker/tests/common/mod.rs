@@ -1,13 +1,20 @@
 //! Logs and records for the tests of the partition loop.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub(crate) mod telling;
+
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use barrage_event::{Offset, Partition, append_sequence, proto as wire};
-use barrage_log::{AppendBatch, EmbeddedLog, EmbeddedOptions, EventLog, Metrics};
+use barrage_event::{Offset, Partition, Topic, append_sequence, proto as wire};
+use barrage_log::{
+    Ack, AppendBatch, AppendError, EmbeddedLog, EmbeddedOptions, EventLog, Health, Metrics, ReadError, Record,
+    SnapshotBase, TrimError,
+};
 use barrage_message_counts::MessageCounts;
 use barrage_projection::Statistic;
 use barrage_state::{Meta, PartitionDir, StateEnv, StateOptions};
@@ -116,7 +123,11 @@ pub(crate) fn try_open_engine(
         }
     };
     let env = StateEnv::new(StateOptions { memory_bytes: 16 << 20, ..StateOptions::default() });
-    Engine::open(&env, &store, ROOM, log, &Arc::new(statistics)).map(|(engine, _)| engine)
+    let (engine, _) = Engine::open(&env, &store, ROOM, log, &Arc::new(statistics))?;
+    if let Some(last) = engine.last_seen() {
+        assert!(last.look(log)?, "this log always answers");
+    }
+    Ok(engine)
 }
 
 /// Applies at most `records_max` records; a rewind goes on from the last commit as the worker does.
@@ -159,4 +170,72 @@ pub(crate) fn finish(engine: &mut Engine, log: &dyn EventLog) -> Meta {
 /// Offset of the last record.
 pub(crate) fn last(log: &dyn EventLog, partition: Partition) -> Offset {
     Offset(log.end(partition).0 - 1)
+}
+
+/// A log under another name, as a topic that was made anew is, and one that does not answer as a partition without a leader
+/// does not.
+pub(crate) struct Other {
+    pub(crate) inner: Arc<EmbeddedLog>,
+    pub(crate) uuid: u128,
+    /// Of these nothing is read; whoever tries waits.
+    pub(crate) silent: Mutex<Vec<Partition>>,
+    /// Nobody knows where those end.
+    pub(crate) ends_unknown: AtomicBool,
+}
+
+impl Other {
+    pub(crate) fn new(inner: Arc<EmbeddedLog>) -> Self {
+        let uuid = inner.uuid();
+        Self { inner, uuid, silent: Mutex::default(), ends_unknown: AtomicBool::new(false) }
+    }
+
+    fn is_silent(&self, partition: Partition) -> bool {
+        self.silent.lock().expect("no panics").contains(&partition)
+    }
+}
+
+impl EventLog for Other {
+    fn uuid(&self) -> u128 {
+        self.uuid
+    }
+    fn partitions(&self, topic: Topic) -> u16 {
+        self.inner.partitions(topic)
+    }
+    fn append(&self, batch: &mut AppendBatch) -> Result<Ack, AppendError> {
+        self.inner.append(batch)
+    }
+    fn read(
+        &self,
+        partition: Partition,
+        from: Offset,
+        bytes_max: usize,
+        visit: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>,
+    ) -> Result<Offset, ReadError> {
+        if self.is_silent(partition) {
+            std::thread::sleep(Duration::from_millis(300));
+            return Ok(from);
+        }
+        self.inner.read(partition, from, bytes_max, visit)
+    }
+    fn start(&self, partition: Partition) -> Offset {
+        self.inner.start(partition)
+    }
+    fn end(&self, partition: Partition) -> Offset {
+        if self.is_end_known(partition) { self.inner.end(partition) } else { Offset(0) }
+    }
+    fn is_end_known(&self, partition: Partition) -> bool {
+        !self.ends_unknown.load(Ordering::Acquire) || !self.is_silent(partition)
+    }
+    fn wait(&self, seen: u64, timeout: Duration) -> u64 {
+        self.inner.wait(seen, timeout)
+    }
+    fn wake(&self) {
+        self.inner.wake();
+    }
+    fn health(&self) -> Health {
+        self.inner.health()
+    }
+    fn trim(&self, base: &SnapshotBase) -> Result<Vec<(Partition, Offset)>, TrimError> {
+        self.inner.trim(base)
+    }
 }
