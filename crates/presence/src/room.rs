@@ -343,16 +343,18 @@ fn ended(cx: &mut Context<'_>, record: &EnvelopeView<'_>, group_id: &str) -> Res
     Ok(result?)
 }
 
-/// Tells of the online count when it has moved by more than the rules say since it was last told.
+/// Tells of the online count when it has moved by more than a share, or by a number, since it was last told.
 fn notify(cx: &mut Context<'_>, record: &EnvelopeView<'_>, room: &mut Room, group_id: &str) {
     let rules = &cx.rules.notify;
-    if rules.online_percent == 0 {
+    if rules.online_percent == 0 && rules.online_number == 0 {
         return;
     }
     let now = crowd::count_about(room, cx.stream_time_ms);
     let moved = now.abs_diff(room.told);
     let share = u128::from(rules.online_percent) * u128::from(room.told);
-    if moved == 0 || moved < rules.online_min || u128::from(moved) * 100 <= share {
+    let by_share = rules.online_percent > 0 && moved >= rules.online_min && u128::from(moved) * 100 > share;
+    let by_number = rules.online_number > 0 && moved >= rules.online_number;
+    if moved == 0 || !by_share && !by_number {
         return;
     }
     let mut fields = Map::new();

@@ -164,6 +164,27 @@ fn a_count_that_moved_by_enough_is_told_once() {
 }
 
 #[test]
+fn a_count_is_told_for_its_share_or_for_its_number() {
+    // (per cent, number), how many joined one after the other, and the counts that are told; 10 is the least of a share.
+    let cases: [((u64, u64), i64, &[u64]); 4] = [
+        ((20, 0), 30, &[10, 20, 30]),
+        ((0, 7), 30, &[7, 14, 21, 28]),
+        ((20, 15), 120, &[10, 20, 30, 40, 50, 61, 74, 89, 104, 119]),
+        ((0, 0), 30, &[]),
+    ];
+    for ((percent, number), joins, expected) in cases {
+        let mut harness = harness();
+        (harness.rules.notify.online_percent, harness.rules.notify.online_number) = (percent, number);
+        let mut told = Vec::new();
+        for n in 0..joins {
+            at(&mut harness, n * 100, joined(ROOM, &format!("v{n}")));
+            told.extend(harness.effects.intents.iter().filter_map(|intent| intent.fields["online"].as_u64()));
+        }
+        assert_eq!(told, expected, "{percent} per cent or {number}");
+    }
+}
+
+#[test]
 fn pages_of_viewers_follow_each_other_without_gap_or_repeat() {
     let mut harness = harness();
     for n in 0..23_i64 {
