@@ -2,12 +2,18 @@
 
 mod common;
 
+use std::collections::BTreeMap;
+
 use barrage_event::derived::Derived;
 use barrage_event::rules::RuleSet;
 use barrage_event::{EnvelopeView, Topic};
+use barrage_presence::tables;
+use barrage_projection::ReaderExt as _;
+use barrage_projection::memory::Harness;
 use barrage_projection::world::World;
-use common::{START_MS, envelope, joined, left, member_state, message, state_change, user_rooms, viewers};
+use common::{APP, START_MS, envelope, joined, left, member_state, message, state_change, user_rooms, viewers};
 use proptest::prelude::*;
+use prost::Message as _;
 
 const WHO: &str = "ann";
 
@@ -60,7 +66,8 @@ fn play(rules: &RuleSet, events: &[(i64, What)]) -> World {
 /// What happened, with ms after the start.
 type Happened = Vec<(i64, What)>;
 
-/// A derived event: the room, and its moves: ms after the start, and how uncertain a going is; `None` for a return.
+/// What a room knows after a derived event: all moves, in ms after the start, and how uncertain a going is; `None` for a
+/// return.
 type Told = (&'static str, Vec<(i64, Option<u64>)>);
 
 fn derived(rules: &RuleSet, events: &[(i64, What)]) -> Vec<Told> {
@@ -75,11 +82,14 @@ fn derived(rules: &RuleSet, events: &[(i64, What)]) -> Vec<Told> {
             }
         }
     }
+    let mut known: BTreeMap<&str, Vec<(i64, Option<u64>)>> = BTreeMap::new();
     let told = |d: Derived| {
         assert_eq!(d.account, WHO);
         let room = ["a", "b", "c"].into_iter().find(|room| *room == d.group_id).expect("one of ours");
-        let moves = d.moves.iter().map(|one| (one.at_ms - START_MS, (!one.back).then_some(one.uncertain_ms)));
-        (room, moves.collect())
+        let known = known.entry(room).or_default();
+        known.retain(|(at, _)| START_MS + at < d.from_ms);
+        known.extend(d.moves.iter().map(|one| (one.at_ms - START_MS, (!one.back).then_some(one.uncertain_ms))));
+        (room, known.clone())
     };
     all.into_iter().map(told).collect()
 }
@@ -279,6 +289,71 @@ fn the_webs_second_room_leaves_the_first_when_the_rules_say_so() {
     assert_eq!((now(&world, "a", 6_000), now(&world, "b", 6_000)), (1, 1));
 }
 
+/// Loses its connection and is back, so many times, every ten seconds from the tenth on.
+fn flaps(times: i64) -> Vec<(i64, What)> {
+    (1..=times).flat_map(|n| [(n * 10_000, Lost("ios")), (n * 10_000 + 5_000, Login("ios"))]).collect()
+}
+
+#[test]
+fn who_comes_and_goes_all_the_time_takes_no_more_room_than_others() {
+    let rooms: Vec<String> = (0..64).map(|n| format!("room-{n}")).collect();
+    // With joins and exits in between what followed from earlier ones may be told anew.
+    for (moving, longest_max) in [(false, 1), (true, 40)] {
+        let mut users = common::world(&RuleSet::default()).users;
+        let (mut at, mut longest, mut largest) = (0, 0, 0);
+        let mut told = |users: &mut Harness, event| {
+            at += 200;
+            let bytes = envelope(START_MS + at, START_MS + at, "ios", event);
+            users.apply(&EnvelopeView::decode(&bytes).expect("ours")).expect("applies");
+            longest = users.effects.derived.iter().map(|derived| derived.moves.len()).fold(longest, usize::max);
+        };
+        told(&mut users, state_change(WHO, 1, "Register"));
+        for room in &rooms {
+            told(&mut users, joined(room, WHO));
+        }
+        // Five times a second, for as long as anything can change.
+        for n in 0..3_700 {
+            let lost = n % 2 == 0;
+            told(&mut users, state_change(WHO, if lost { 3 } else { 1 }, "LinkClose"));
+            match n % 50 {
+                17 if moving => told(&mut users, left(&rooms[n % 64], WHO)),
+                34 if moving => rooms.iter().for_each(|room| told(&mut users, joined(room, WHO))),
+                49 => told(&mut users, message(&rooms[0], WHO)),
+                _ => {}
+            }
+            if n % 100 == 0 {
+                users.commit(usize::MAX);
+                let row = users.store.get::<tables::Accounts>(&(APP, WHO)).expect("reads").expect("it is there");
+                largest = largest.max(row.encoded_len());
+                assert!(row.rooms.iter().all(|room| room.told.len() <= 32 && room.entries.len() <= 32), "at {n}");
+            }
+        }
+        println!("moving {moving}: a row of up to {largest} bytes, up to {longest} moves at once");
+        assert!(largest < 64 * 1_024, "{largest} bytes");
+        assert!(longest <= longest_max, "{longest} moves at once");
+    }
+}
+
+#[test]
+fn what_decided_about_a_return_counts_as_long_as_the_return_can_change() {
+    // The app dies in b and is started anew in a: no return to b, however often the connection goes from then on.
+    let started = [
+        (0, Login("ios")),
+        (1_000, Join("b")),
+        (5_000, Lost("ios")),
+        (6_000, Login("ios")),
+        (7_000, Join("a")),
+        (8_000, Message("a")),
+    ];
+    for times in [5, 10, 16, 17, 18, 20, 33, 47, 60] {
+        let events: Vec<_> = started.into_iter().chain(flaps(times)).collect();
+        let world = play(&RuleSet::default(), &events);
+        let at = times * 10_000 + 5_000;
+        assert_eq!((now(&world, "a", at), now(&world, "b", at)), (1, 0), "after {times} times");
+        assert_eq!(user_rooms(&world.users, WHO, START_MS + at), serde_json::json!(["a"]), "after {times} times");
+    }
+}
+
 /// Whether the account is in room `a` at the end: its connection and its joins and exits in order of time.
 fn reference(events: &[(i64, What)]) -> bool {
     let mut sorted = events.to_vec();
@@ -415,6 +490,37 @@ proptest! {
             let answers = answers(&play(&rules, &arrival));
             let (first_arrival, first_answers) = first.get_or_insert_with(|| (arrival.clone(), answers.clone()));
             prop_assert_eq!(&answers, &*first_answers, "\n{:?}\n{:?}", arrival, first_arrival);
+        }
+    }
+
+    /// Rules change while people come and go: the account and its rooms still agree on where it is.
+    #[test]
+    fn rooms_and_accounts_agree_across_a_change_of_rules(
+        events in prop::collection::vec((0_i64..40, anything()), 1..40),
+        changes in prop::collection::vec((0_usize..40, 0_usize..4), 1..4),
+    ) {
+        let events: Vec<_> = events.into_iter().map(|(at, what)| (at * 14_000, what)).collect();
+        let mut world = common::world(&RuleSet::default());
+        for (n, &(at, what)) in events.iter().enumerate() {
+            for (_, to) in changes.iter().filter(|(when, _)| *when == n) {
+                let mut rules = RuleSet::default();
+                match to {
+                    1 => rules.presence.back_grace_ms = 20_000,
+                    2 => rules.presence.web_one_room = true,
+                    3 => (rules.duration.session_timeout_ms, rules.duration.native_detection_ms) = (60_000, 1_000),
+                    _ => {}
+                }
+                (world.rooms.rules, world.users.rules) = (rules.clone(), rules);
+            }
+            for (topic, bytes) in records(at, what) {
+                world.record(topic, &bytes);
+            }
+        }
+        world.commit();
+        let rooms = user_rooms(&world.users, WHO, START_MS + 600_000);
+        for room in ["a", "b"] {
+            let listed = rooms.as_array().is_some_and(|rooms| rooms.contains(&room.into()));
+            prop_assert_eq!(now(&world, room, 600_000), u64::from(listed), "{} of {:?} {:?}", room, events, changes);
         }
     }
 
