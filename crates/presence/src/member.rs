@@ -54,6 +54,7 @@ impl Stay {
     fn open(&mut self, at_ms: i64, changes: &mut Changes) {
         self.on = true;
         self.gone = false;
+        self.unproven = false;
         self.since_ms = at_ms;
         self.sign_ms = at_ms;
         changes.push(at_ms, 1);
@@ -62,18 +63,33 @@ impl Stay {
     /// It left at `at_ms`, or up to `uncertain_ms` earlier.
     fn close(&mut self, at_ms: i64, uncertain_ms: u64, changes: &mut Changes) {
         let earliest_ms = at_ms.saturating_sub(i64::try_from(uncertain_ms).unwrap_or(i64::MAX));
-        let sure_ms = self.since_ms.max(self.sign_ms).max(earliest_ms);
-        self.watch_ms = self.watch_ms.saturating_add(length(self.since_ms, at_ms));
-        self.doubtful_ms = self.doubtful_ms.saturating_add(length(sure_ms, at_ms));
+        let sure_ms = if self.unproven { self.since_ms } else { self.since_ms.max(self.sign_ms).max(earliest_ms) };
+        self.watch_up_to(at_ms, sure_ms);
         self.on = false;
         self.ended_ms = at_ms;
         changes.push(at_ms, -1);
+    }
+
+    /// Adds what it watched up to `at_ms`, of which what is behind `sure_ms` may not have been.
+    fn watch_up_to(&mut self, at_ms: i64, sure_ms: i64) {
+        self.watch_ms = self.watch_ms.saturating_add(length(self.since_ms, at_ms));
+        self.doubtful_ms = self.doubtful_ms.saturating_add(length(sure_ms, at_ms));
     }
 
     fn alive(&mut self, at_ms: i64) {
         if self.on {
             self.sign_ms = self.sign_ms.max(at_ms);
         }
+    }
+
+    /// It came while it was there: a client that was started again meanwhile need not have been there before.
+    fn came_again(&mut self, at_ms: i64) {
+        if self.unproven {
+            self.watch_up_to(at_ms, self.since_ms);
+            self.since_ms = at_ms;
+            self.unproven = false;
+        }
+        self.alive(at_ms);
     }
 
     fn step(&mut self, moment: &Moment, idle_ms: Option<i64>, changes: &mut Changes) {
@@ -94,8 +110,14 @@ impl Stay {
                 self.joined_ms = at_ms;
                 self.open(at_ms, changes);
             }
-            MomentKind::Joined | MomentKind::Online | MomentKind::Sign => self.alive(at_ms),
+            MomentKind::Joined | MomentKind::Online => self.came_again(at_ms),
+            MomentKind::Sign => {
+                self.unproven = false;
+                self.alive(at_ms);
+            }
             MomentKind::Left | MomentKind::Offline | MomentKind::Ended => {
+                // Who leaves was there; a room that ends says nothing of it.
+                self.unproven &= kind == MomentKind::Ended;
                 if self.on {
                     self.close(at_ms, moment.uncertain_ms, changes);
                 }
@@ -106,7 +128,10 @@ impl Stay {
                 self.gone = true;
             }
             MomentKind::Gone => {}
-            MomentKind::Back if self.gone => self.open(at_ms, changes),
+            MomentKind::Back if self.gone => {
+                self.open(at_ms, changes);
+                self.unproven = true;
+            }
             MomentKind::Back => self.alive(at_ms),
         }
     }

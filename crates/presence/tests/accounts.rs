@@ -354,6 +354,40 @@ fn what_decided_about_a_return_counts_as_long_as_the_return_can_change() {
     }
 }
 
+#[test]
+fn a_viewer_whose_account_is_back_certainly_watches_when_the_room_shows_it() {
+    let second = 1_000;
+    // Joined, lost (up to 400 s before it was told) and back in the lobby or in the room: nobody knows.
+    let start = [(0, Login("ios")), (0, Join("a")), (600 * second, Lost("ios")), (630 * second, Login("ios"))];
+    let cases: [(&str, Happened, u64); 6] = [
+        ("nothing shows it", vec![(2_400, Logout("ios"))], 200),
+        ("an exit", vec![(2_400, Exit("a"))], 200 + 1_770),
+        ("the platform saw it go", vec![(2_400, Interrupted("a"))], 200 + 1_720),
+        ("it joins: from there on", vec![(1_000, Join("a")), (2_400, Logout("ios"))], 200 + 1_400),
+        ("the platform sees it: from there on", vec![(1_000, Recovered("a")), (2_400, Logout("ios"))], 200 + 1_400),
+        (
+            "the second return is as doubtful as the first",
+            vec![(1_000, Lost("ios")), (1_030, Login("ios")), (2_430, Exit("a"))],
+            200 + 1_400,
+        ),
+    ];
+    for (name, more, lower) in cases {
+        let events: Vec<_> = start.into_iter().chain(more.into_iter().map(|(at, what)| (at * second, what))).collect();
+        let world = play(&RuleSet::default(), &events);
+        let watch = viewers(&world.rooms, "a", "watch", START_MS + 3_000 * second, 1)[0]["watch"].clone();
+        assert_eq!((&watch["ms"], &watch["lower_ms"]), (&2_370_000.into(), &(lower * 1_000).into()), "{name}");
+    }
+    // Messages in the room are kept with an idle time-out alone.
+    for (idle_ms, lower) in [(0, 200), (3_600_000, 200 + 1_770)] {
+        let mut rules = RuleSet::default();
+        rules.presence.idle_timeout_ms = idle_ms;
+        let message = [(1_000 * second, Message("a")), (2_400 * second, Logout("ios"))];
+        let world = play(&rules, &start.into_iter().chain(message).collect::<Vec<_>>());
+        let watch = viewers(&world.rooms, "a", "watch", START_MS + 3_000 * second, 1)[0]["watch"].clone();
+        assert_eq!((&watch["ms"], &watch["lower_ms"]), (&2_370_000.into(), &(lower * 1_000).into()), "{idle_ms}");
+    }
+}
+
 /// Whether the account is in room `a` at the end: its connection and its joins and exits in order of time.
 fn reference(events: &[(i64, What)]) -> bool {
     let mut sorted = events.to_vec();

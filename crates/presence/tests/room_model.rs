@@ -118,6 +118,8 @@ fn paint(events: &[Event], account: usize, asked: usize, idle: bool) -> Strip {
     };
     // Since when it is there, its last sign of life, whether it left with its account, and when it left.
     let (mut since, mut sign, mut by_gone, mut ended) = (None::<usize>, 0, false, None::<usize>);
+    // It is there because its account was back, and nothing has shown that it is.
+    let mut unproven = false;
     let silent_at = |sign: usize| if idle { sign + IDLE_MS } else { usize::MAX };
     let leave = |strip: &mut Strip, from: usize, sign: usize, to: usize, uncertain: usize| {
         strip.on[from..to].fill(true);
@@ -129,7 +131,7 @@ fn paint(events: &[Event], account: usize, asked: usize, idle: bool) -> Strip {
             && silent_at(sign) < x
             && (event.kind.comes() || event.kind == Kind::Destroyed)
         {
-            leave(&mut strip, from, sign, silent_at(sign), usize::MAX);
+            leave(&mut strip, from, if unproven { from } else { sign }, silent_at(sign), usize::MAX);
             ended = Some(silent_at(sign));
             since = None;
         }
@@ -141,24 +143,29 @@ fn paint(events: &[Event], account: usize, asked: usize, idle: bool) -> Strip {
                     }
                     since = Some(x);
                     by_gone = false;
+                } else if let Some(from) = since.filter(|_| unproven) {
+                    leave(&mut strip, from, from, x, usize::MAX);
+                    since = Some(x);
                 }
-                sign = x;
+                (sign, unproven) = (x, false);
             }
-            Kind::Message => sign = if since.is_some() { x } else { sign },
+            Kind::Message if since.is_some() => (sign, unproven) = (x, false),
+            Kind::Message => {}
             Kind::Back if since.is_some() => sign = x,
             Kind::Back => {
                 if by_gone {
-                    (since, sign, by_gone) = (Some(x), x, false);
+                    (since, sign, by_gone, unproven) = (Some(x), x, false, true);
                 }
             }
             kind => {
                 if let Some(from) = since.take() {
                     let uncertain = match kind {
                         Kind::Interrupted => DELAY_MS,
+                        Kind::Gone(_) | Kind::Destroyed if unproven => usize::MAX,
                         Kind::Gone(uncertain) => uncertain,
                         _ => 0,
                     };
-                    leave(&mut strip, from, sign, x, uncertain);
+                    leave(&mut strip, from, if unproven { from } else { sign }, x, uncertain);
                     ended = Some(x);
                     by_gone = matches!(kind, Kind::Gone(_));
                 } else if !matches!(kind, Kind::Gone(_)) {
@@ -170,9 +177,10 @@ fn paint(events: &[Event], account: usize, asked: usize, idle: bool) -> Strip {
     if let Some(from) = since {
         strip.now = silent_at(sign) > asked;
         if silent_at(sign) < asked {
-            leave(&mut strip, from, sign, silent_at(sign), usize::MAX);
+            leave(&mut strip, from, if unproven { from } else { sign }, silent_at(sign), usize::MAX);
         } else {
-            leave(&mut strip, from, sign, asked, DETECTION_MS);
+            let (sign, uncertain) = if unproven { (from, usize::MAX) } else { (sign, DETECTION_MS) };
+            leave(&mut strip, from, sign, asked, uncertain);
         }
     }
     strip
