@@ -295,6 +295,32 @@ fn flaps(times: i64) -> Vec<(i64, What)> {
 }
 
 #[test]
+fn a_room_that_hears_of_a_restless_viewer_at_once_counts_all_of_it() {
+    // 45 losses and returns, and then a join before them comes late.
+    let before = [(0, Login("ios"))].into_iter().chain(flaps(45));
+    let mut events: Vec<_> = before.chain([(1_000, Join("a"))]).collect();
+    for more in [vec![], vec![(500_000, Exit("a"))]] {
+        let there = u64::from(more.is_empty());
+        events.extend(more);
+        let mut world = play(&RuleSet::default(), &events);
+        for name in ["x", "y", "z"] {
+            world.record(Topic::Room, &envelope(START_MS + 500_001, START_MS + 500_001, "ios", joined("a", name)));
+        }
+        world.commit();
+        assert_eq!((now(&world, "a", 499_000), now(&world, "a", 501_000)), (1, 3 + there));
+        let viewers = viewers(&world.rooms, "a", "watch", START_MS + 501_000, 9);
+        let online = viewers.iter().filter(|v| v["online"] == true).count() as u64;
+        assert_eq!(online, 3 + there);
+        let ann = viewers.iter().find(|v| v["account"] == WHO).expect("she was there");
+        // From 1 s to 500 s or 501 s, without 45 times 5 s.
+        assert_eq!(ann["watch"]["ms"], 274_000 + 1_000 * there);
+        assert_eq!(world.room("a", START_MS + 501_000)["online"]["too_late"], 0);
+        let row = world.rooms.store.get::<tables::Members>(&(APP, "a", WHO)).expect("reads").expect("it is there");
+        assert!(row.recent.len() <= 32, "{} moments", row.recent.len());
+    }
+}
+
+#[test]
 fn who_comes_and_goes_all_the_time_takes_no_more_room_than_others() {
     let rooms: Vec<String> = (0..64).map(|n| format!("room-{n}")).collect();
     // With joins and exits in between what followed from earlier ones may be told anew.
