@@ -156,6 +156,22 @@ pub(crate) fn count_about(room: &Room, at_ms: i64) -> u64 {
     u64::try_from(sums.fold(room.base, i64::saturating_add)).unwrap_or(0)
 }
 
+/// Provisional ends that another idle time-out has placed are void, those that have come too: nobody has left for good that
+/// nothing was heard of.
+pub(crate) fn follow_idle(room: &mut Room, idle_ms: u64) {
+    if room.idle_ms == idle_ms {
+        return;
+    }
+    room.idle_ms = idle_ms;
+    // The ends in the chunks and in the members' rows are of another era than the room now.
+    room.era = room.era.saturating_add(1);
+    room.base = room.base.saturating_add(i64::try_from(room.silent).unwrap_or(i64::MAX));
+    room.silent = 0;
+    for sum in &mut room.chunks {
+        sum.ends = 0;
+    }
+}
+
 /// Folds the chunks that lie before the horizon.
 pub(crate) fn fold(cx: &mut Context<'_>, room: &mut Room, key: RoomKey<'_>, horizon_ms: i64) -> Result<(), StoreError> {
     let edge = chunk_of(horizon_ms);
@@ -165,6 +181,7 @@ pub(crate) fn fold(cx: &mut Context<'_>, room: &mut Room, key: RoomKey<'_>, hori
         for sum in room.chunks.drain(..old) {
             let chunk = cx.table::<Chunks>()?.remove(&(key.0, key.1, sum.number))?.unwrap_or_default();
             level.pass(sum.number, &chunk, room.era, i64::MAX);
+            room.silent = room.silent.saturating_add(sum.ends);
         }
         room.base = level.count;
         room.peak = level.peak;
@@ -230,6 +247,7 @@ pub(crate) fn change_end(
 ) -> Result<bool, StoreError> {
     if at_ms < room.folded_to_ms {
         room.base = room.base.saturating_add(if placed { -1 } else { 1 });
+        room.silent = if placed { room.silent.saturating_add(1) } else { room.silent.saturating_sub(1) };
         return Ok(false);
     }
     in_chunk(cx, room, key, at_ms, |sum, chunk| {
@@ -259,6 +277,7 @@ pub(crate) fn clear(cx: &mut Context<'_>, room: &mut Room, key: RoomKey<'_>, at_
         }
         sum.ends = 0;
     }
+    room.silent = 0;
     let rows = |cx: &mut Context<'_>, number| {
         Ok(cx.table::<Chunks>()?.get(&(key.0, key.1, number))?.cloned().unwrap_or_default())
     };

@@ -4,7 +4,7 @@
 //! | --- | --- | --- |
 //! | `Group.CallbackAfterNewMemberJoin`, `…AfterMemberExit` | came, left | exact |
 //! | `Group.CallbackOnMemberStateChange` | online, offline: of a user, all devices merged | up to 50 s when the platform noticed it by heartbeats |
-//! | `AccountMoves` | when the account's last device went, and when it reconnected within the grace | what online duration says |
+//! | `AccountMoves` | when the account's last device went, and when it reconnected within the grace | what online duration says; whether it is back in the room, until the room shows it |
 //! | `Group.CallbackAfterGroupDestroyed` | all left | exact |
 //! | an idle time-out (off unless the rules say so) | left, until a sign of life | since the last sign of life |
 //!
@@ -49,7 +49,7 @@ impl Statistic for Presence {
     }
 
     fn state_version(&self) -> u32 {
-        1
+        2
     }
 
     fn projections(&self) -> Vec<Box<dyn Projection>> {

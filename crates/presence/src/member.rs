@@ -8,9 +8,6 @@ use crate::proto::{Member, Moment, MomentKind, Stay};
 /// Most moments of a row; above it the oldest is folded before its time.
 const MOMENTS_MAX: usize = 32;
 
-/// Most changes that the moments of a row make: each is a coming or going, and one that was silent may go before.
-const CHANGES_MAX: usize = 2 * (MOMENTS_MAX + 8);
-
 const MINUTE_MS: i64 = 60_000;
 
 /// Length of [from, to), 0 when it is empty.
@@ -19,29 +16,24 @@ pub(crate) fn length(from: i64, to: i64) -> u64 {
 }
 
 /// What the moments of one member change in the room's count, in order of time.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Default)]
 pub(crate) struct Changes {
-    list: [(i64, i32); CHANGES_MAX],
-    count: usize,
+    /// Not one may be missing: the room's count is their sum.
+    list: Vec<(i64, i32)>,
 }
 
 impl Changes {
-    pub(crate) const fn none() -> Self {
-        Self { list: [(0, 0); CHANGES_MAX], count: 0 }
-    }
-
     fn push(&mut self, at_ms: i64, delta: i32) {
         // Coming and going in the same ms is nothing.
-        if self.count > 0 && self.list[self.count - 1] == (at_ms, -delta) {
-            self.count -= 1;
-        } else if let Some(place) = self.list.get_mut(self.count) {
-            *place = (at_ms, delta);
-            self.count += 1;
+        if self.list.last() == Some(&(at_ms, -delta)) {
+            self.list.pop();
+        } else {
+            self.list.push((at_ms, delta));
         }
     }
 
     pub(crate) fn list(&self) -> &[(i64, i32)] {
-        &self.list[..self.count]
+        &self.list
     }
 }
 
@@ -54,6 +46,7 @@ impl Stay {
     fn open(&mut self, at_ms: i64, changes: &mut Changes) {
         self.on = true;
         self.gone = false;
+        self.unproven = false;
         self.since_ms = at_ms;
         self.sign_ms = at_ms;
         changes.push(at_ms, 1);
@@ -62,18 +55,33 @@ impl Stay {
     /// It left at `at_ms`, or up to `uncertain_ms` earlier.
     fn close(&mut self, at_ms: i64, uncertain_ms: u64, changes: &mut Changes) {
         let earliest_ms = at_ms.saturating_sub(i64::try_from(uncertain_ms).unwrap_or(i64::MAX));
-        let sure_ms = self.since_ms.max(self.sign_ms).max(earliest_ms);
-        self.watch_ms = self.watch_ms.saturating_add(length(self.since_ms, at_ms));
-        self.doubtful_ms = self.doubtful_ms.saturating_add(length(sure_ms, at_ms));
+        let sure_ms = if self.unproven { self.since_ms } else { self.since_ms.max(self.sign_ms).max(earliest_ms) };
+        self.watch_up_to(at_ms, sure_ms);
         self.on = false;
         self.ended_ms = at_ms;
         changes.push(at_ms, -1);
+    }
+
+    /// Adds what it watched up to `at_ms`, of which what is behind `sure_ms` may not have been.
+    fn watch_up_to(&mut self, at_ms: i64, sure_ms: i64) {
+        self.watch_ms = self.watch_ms.saturating_add(length(self.since_ms, at_ms));
+        self.doubtful_ms = self.doubtful_ms.saturating_add(length(sure_ms, at_ms));
     }
 
     fn alive(&mut self, at_ms: i64) {
         if self.on {
             self.sign_ms = self.sign_ms.max(at_ms);
         }
+    }
+
+    /// It came while it was there: a client that was started again meanwhile need not have been there before.
+    fn came_again(&mut self, at_ms: i64) {
+        if self.unproven {
+            self.watch_up_to(at_ms, self.since_ms);
+            self.since_ms = at_ms;
+            self.unproven = false;
+        }
+        self.alive(at_ms);
     }
 
     fn step(&mut self, moment: &Moment, idle_ms: Option<i64>, changes: &mut Changes) {
@@ -94,8 +102,14 @@ impl Stay {
                 self.joined_ms = at_ms;
                 self.open(at_ms, changes);
             }
-            MomentKind::Joined | MomentKind::Online | MomentKind::Sign => self.alive(at_ms),
+            MomentKind::Joined | MomentKind::Online => self.came_again(at_ms),
+            MomentKind::Sign => {
+                self.unproven = false;
+                self.alive(at_ms);
+            }
             MomentKind::Left | MomentKind::Offline | MomentKind::Ended => {
+                // Who leaves was there; a room that ends says nothing of it.
+                self.unproven &= kind == MomentKind::Ended;
                 if self.on {
                     self.close(at_ms, moment.uncertain_ms, changes);
                 }
@@ -106,7 +120,10 @@ impl Stay {
                 self.gone = true;
             }
             MomentKind::Gone => {}
-            MomentKind::Back if self.gone => self.open(at_ms, changes),
+            MomentKind::Back if self.gone => {
+                self.open(at_ms, changes);
+                self.unproven = true;
+            }
             MomentKind::Back => self.alive(at_ms),
         }
     }
@@ -116,9 +133,9 @@ impl Stay {
     pub(crate) fn watched(&self, at_ms: i64, idle_ms: Option<i64>, detection_ms: u64) -> (u64, u64, u64) {
         let mut stay = *self;
         match stay.silent_from(idle_ms) {
-            Some(silent_ms) if silent_ms < at_ms => stay.close(silent_ms, u64::MAX, &mut Changes::none()),
+            Some(silent_ms) if silent_ms < at_ms => stay.close(silent_ms, u64::MAX, &mut Changes::default()),
             // Nobody can tell a viewer who is there from one whose loss is not told yet.
-            _ if stay.on => stay.close(at_ms.max(stay.since_ms), detection_ms, &mut Changes::none()),
+            _ if stay.on => stay.close(at_ms.max(stay.since_ms), detection_ms, &mut Changes::default()),
             _ => {}
         }
         let lower_ms = stay.watch_ms.saturating_sub(stay.doubtful_ms);
@@ -177,19 +194,23 @@ impl Member {
         moves.iter().filter(|moment| self.insert(**moment) == Inserted::TooLate).count() == 0
     }
 
-    /// Folds what is older than the horizon, which is beyond being changed by something that comes late, and what is too
-    /// much for a row.
+    /// Folds what is older than the horizon, which is beyond being changed by something that comes late.
     pub(crate) fn fold(&mut self, horizon_ms: i64, idle_ms: Option<i64>) {
         let old = self.recent.iter().take_while(|moment| moment.at_ms < horizon_ms).count();
-        let old = old.max((self.recent.len() + 1).saturating_sub(MOMENTS_MAX));
-        if old > 0 {
-            self.fold_first(old, idle_ms);
-        }
+        self.fold_first(old, idle_ms);
+    }
+
+    /// Folds what is too much for a row. What it says stays the same.
+    pub(crate) fn fold_surplus(&mut self, idle_ms: Option<i64>) {
+        self.fold_first(self.recent.len().saturating_sub(MOMENTS_MAX), idle_ms);
     }
 
     fn fold_first(&mut self, count: usize, idle_ms: Option<i64>) {
+        if count == 0 {
+            return;
+        }
         let mut stay = self.stay();
-        let mut known = Changes::none();
+        let mut known = Changes::default();
         for moment in self.recent.drain(..count) {
             stay.step(&moment, idle_ms, &mut known);
             stay.folded_ms = moment.at_ms;

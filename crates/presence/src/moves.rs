@@ -19,6 +19,9 @@ const STARTED_MS: i64 = 10_000;
 /// Joins and exits of a room that are kept; above it the oldest is folded before its time.
 const ENTRIES_MAX: usize = 32;
 
+/// Moves that are kept of what a room was told; above it what is older is told for good.
+const TOLD_MAX: usize = 32;
+
 /// How far back a join or exit can decide about a return that may still change, ms.
 pub(crate) fn keep_ms(lateness_ms: u64, rules: &PresenceRules) -> i64 {
     let keep_ms = lateness_ms.saturating_add(rules.back_grace_ms).saturating_add(STARTED_MS.unsigned_abs());
@@ -197,7 +200,7 @@ impl OpenRoom {
 pub(crate) struct News {
     /// Where the room is among the account's.
     pub(crate) room: usize,
-    /// From here on the list takes the place of what was told before.
+    /// From here on the list takes the place of what was told before: where the two begin to differ.
     pub(crate) from_ms: i64,
     pub(crate) moves: Vec<Move>,
 }
@@ -210,18 +213,45 @@ pub(crate) fn tell(account: &mut Account, gaps: &Gaps, rules: &PresenceRules) ->
     let gaps_told: Vec<(Gap, bool)> = gaps.list.iter().map(|gap| (*gap, reconnected(gap))).collect();
     for room in 0..account.rooms.len() {
         let own = &account.rooms[room];
-        let from_ms = gaps.from_ms.max(own.folded.map_or(0, |folded| folded.folded_ms.saturating_add(1)));
+        let folded_ms = own.folded.map_or(0, |folded| folded.folded_ms.saturating_add(1));
+        let from_ms = gaps.from_ms.max(account.settled_ms).max(folded_ms);
         let known = own.told.iter().take_while(|told| told.at_ms < from_ms).count();
-        let moves = moves(account, room, &gaps_told, rules, from_ms);
+        let mut moves = moves(account, room, &gaps_told, rules, from_ms);
         let own = &mut account.rooms[room];
-        if own.told[known..] != moves[..] {
-            own.told.truncate(known);
+        if let Some((from_ms, same)) = difference(&own.told[known..], &moves) {
+            own.told.truncate(known + same);
+            let moves = moves.split_off(same);
             own.told.extend_from_slice(&moves);
             news.push(News { room, from_ms, moves });
         }
     }
+    settle(account);
     account.gone = gaps.list.last().is_some_and(|gap| gap.back_ms.is_none());
     news
+}
+
+/// From when on two lists of moves differ, and how many of the new one come before; `None` when they are the same.
+fn difference(told: &[Move], new: &[Move]) -> Option<(i64, usize)> {
+    let same = told.iter().zip(new).take_while(|(told, new)| told == new).count();
+    let from_ms = [told.get(same), new.get(same)].into_iter().flatten().map(|one| one.at_ms).min()?;
+    // A list takes the place of all that was told of its first ms.
+    Some((from_ms, new[..same].partition_point(|one| one.at_ms < from_ms)))
+}
+
+/// An account whose connection comes and goes all the time: where a room was told more than is kept, what is older is told
+/// for good. In all rooms from the same going on, because joins and exits of each decide about the returns in the others:
+/// a return that is computed anew must see all of them.
+fn settle(account: &mut Account) {
+    let kept = account.rooms.iter().filter_map(|room| {
+        let first = room.told.len().checked_sub(TOLD_MAX).filter(|&first| first > 0)?;
+        room.told[first..].iter().find(|one| !one.back).map(|one| one.at_ms)
+    });
+    if let Some(settled_ms) = kept.max() {
+        account.settled_ms = account.settled_ms.max(settled_ms);
+        for room in &mut account.rooms {
+            room.fold(settled_ms);
+        }
+    }
 }
 
 /// The moves of a room from a time on.

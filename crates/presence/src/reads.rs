@@ -9,7 +9,7 @@ use serde_json::{Map, Value as Json};
 use crate::crowd;
 use crate::member::Changes;
 use crate::proto::{Chunk, Member, Moment, MomentKind, Room, RoomOnline, Viewer, Watch};
-use crate::room::{RING_ENTRIES, RING_ROWS, ended_since, idle_ms};
+use crate::room::{RING_ENTRIES, RING_ROWS, ended_since, idle};
 use crate::tables::{Accounts, Chunks, Members, Recent, Rooms};
 
 /// Members that are listed as recent.
@@ -19,9 +19,18 @@ fn chunk(cx: &ReadContext<'_>, room: &str, number: u32) -> Result<Chunk, StoreEr
     Ok(cx.reader.get::<Chunks>(&(cx.app, room, number))?.unwrap_or_default())
 }
 
+/// A room by the rules in force.
+fn room_row(cx: &ReadContext<'_>, room: &str) -> Result<Option<Room>, StoreError> {
+    let mut row = cx.reader.get::<Rooms>(&(cx.app, room))?;
+    if let Some(row) = &mut row {
+        crowd::follow_idle(row, cx.rules.presence.idle_timeout_ms);
+    }
+    Ok(row)
+}
+
 /// A room without a row has the fields too, so that an answer always has the same form.
 pub(crate) fn room(cx: &ReadContext<'_>, room: &str, out: &mut Map<String, Json>) -> Result<bool, StoreError> {
-    let found = cx.reader.get::<Rooms>(&(cx.app, room))?;
+    let found = room_row(cx, room)?;
     let known = found.is_some();
     let row = found.unwrap_or_default();
     let level = crowd::level_at(&row, cx.at_ms, |number| chunk(cx, room, number))?;
@@ -48,7 +57,8 @@ pub(crate) fn user(cx: &ReadContext<'_>, account: &str, out: &mut Map<String, Js
 }
 
 pub(crate) fn rank_rooms(cx: &ReadContext<'_>, visit: &mut dyn FnMut(RankedRoom)) -> Result<(), StoreError> {
-    cx.reader.try_scan_from::<Rooms>(&(cx.app,), None, |(_, room), row| {
+    cx.reader.try_scan_from::<Rooms>(&(cx.app,), None, |(_, room), mut row| {
+        crowd::follow_idle(&mut row, cx.rules.presence.idle_timeout_ms);
         visit(RankedRoom { room: room.to_owned(), score: score(cx, room, &row)? });
         Ok(ControlFlow::Continue(()))
     })
@@ -56,7 +66,7 @@ pub(crate) fn rank_rooms(cx: &ReadContext<'_>, visit: &mut dyn FnMut(RankedRoom)
 
 /// What a room is ranked by.
 pub(crate) fn room_score(cx: &ReadContext<'_>, room: &str) -> Result<Option<u64>, StoreError> {
-    let row = cx.reader.get::<Rooms>(&(cx.app, room))?;
+    let row = room_row(cx, room)?;
     row.map(|row| score(cx, room, &row)).transpose()
 }
 
@@ -68,8 +78,9 @@ fn viewer(cx: &ReadContext<'_>, room: &Room, account: &str, mut member: Member) 
     if let Some(at_ms) = ended_since(room, &member) {
         member.insert(Moment { at_ms, kind: MomentKind::Ended.into(), uncertain_ms: 0 });
     }
-    let idle_ms = idle_ms(cx.rules);
-    let stay = member.walk(cx.at_ms, idle_ms, &mut Changes::none());
+    // As in the room's count: an end that another idle time-out has placed is void, and one that was not placed is none.
+    let stay = member.walk(cx.at_ms, idle(member.idle_ms), &mut Changes::default());
+    let idle_ms = idle(room.idle_ms).filter(|_| member.era == room.era);
     let (ms, lower_ms, upper_ms) = stay.watched(cx.at_ms, idle_ms, cx.rules.duration.native_detection_ms);
     Viewer {
         account: account.to_owned(),
@@ -88,7 +99,7 @@ pub(crate) fn viewers(
     after: Option<&str>,
 ) -> Result<Option<ViewersPage>, StoreError> {
     let Some(mut top) = TopViewers::new(limit, after) else { return Ok(None) };
-    let Some(room) = cx.reader.get::<Rooms>(&(cx.app, name))? else { return Ok(Some(ViewersPage::default())) };
+    let Some(room) = room_row(cx, name)? else { return Ok(Some(ViewersPage::default())) };
     if sort == "recent" {
         for (joined_ms, account) in recent(cx, &room, name)? {
             top.offer(joined_ms, &account);

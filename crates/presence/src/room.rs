@@ -85,9 +85,9 @@ fn span(ms: u64) -> i64 {
     i64::try_from(ms).unwrap_or(i64::MAX)
 }
 
-/// The idle time-out, ms, when it is on.
-pub(crate) fn idle_ms(rules: &barrage_event::rules::RuleSet) -> Option<i64> {
-    Some(span(rules.presence.idle_timeout_ms)).filter(|&ms| ms > 0)
+/// An idle time-out, ms, when it is on.
+pub(crate) fn idle(ms: u64) -> Option<i64> {
+    Some(span(ms)).filter(|&ms| ms > 0)
 }
 
 /// What is told of an account in a room.
@@ -135,6 +135,7 @@ fn told<'e>(
     // Taken out while the event is applied, because the other tables are changed through the same context.
     let mut room = std::mem::take(cx.table::<Rooms>()?.entry(&key)?);
     let mut result = crowd::fold(cx, &mut room, key, horizon_ms);
+    crowd::follow_idle(&mut room, cx.rules.presence.idle_timeout_ms);
     for account in accounts.filter(|account| !account.is_empty()) {
         result = result.and_then(|()| member_told(cx, &mut room, key, account, said));
     }
@@ -194,7 +195,6 @@ fn member_told(
     said: &Said,
 ) -> Result<(), StoreError> {
     let member_key = (key.0, key.1, account);
-    let idle_ms = idle_ms(cx.rules);
     let comes = said.comes();
     let known = cx.table::<Members>()?.get(&member_key)?.is_some();
     if !known && !comes {
@@ -202,34 +202,12 @@ fn member_told(
     }
     let mut member = std::mem::take(cx.table::<Members>()?.entry(&member_key)?);
     catch_up(room, &mut member, known);
-    member.fold(room.folded_to_ms, idle_ms);
-    let (mut before, mut after) = (Changes::none(), Changes::none());
-    let stood = member.walk(i64::MAX, idle_ms, &mut before);
-    let placed_ms = member.placed_end_ms;
-    let mut in_time = true;
-    match said {
-        Said::Moment(moment) => {
-            let inserted = member.insert(*moment);
-            if inserted != Inserted::New {
-                room.too_late = room.too_late.saturating_add(u64::from(inserted == Inserted::TooLate));
-                *cx.table::<Members>()?.entry(&member_key)? = member;
-                return Ok(());
-            }
-        }
-        Said::Moves { from_ms, list } => {
-            in_time = member.replace_moves(*from_ms, list);
-        }
-    }
-    for moment in said.moments() {
-        room.last_ms = room.last_ms.max(moment.at_ms);
-    }
-    if let Said::Moment(moment) = said
-        && comes
-    {
-        for ended in room.ended.iter().filter(|ended| ended.at_ms >= moment.at_ms) {
-            member.insert(Moment { at_ms: ended.at_ms, kind: MomentKind::Ended.into(), uncertain_ms: 0 });
-        }
-    }
+    // What is counted of it was made with the idle time-out of then.
+    let counted_by = idle(member.idle_ms);
+    member.fold(room.folded_to_ms, counted_by);
+    let mut before = Changes::default();
+    let stood = member.walk(i64::MAX, counted_by, &mut before);
+    let mut in_time = insert(room, &mut member, said);
     if !known {
         room.distinct = room.distinct.saturating_add(1);
         let early = cx.buckets::<EarlyMoments>()?.remove(early_hash(key, account)).unwrap_or_default();
@@ -238,9 +216,54 @@ fn member_told(
             member.insert(moment);
         }
     }
-    let stay = member.walk(i64::MAX, idle_ms, &mut after);
+    let counts_by = idle(room.idle_ms);
+    member.idle_ms = room.idle_ms;
+    let mut after = Changes::default();
+    let stay = member.walk(i64::MAX, counts_by, &mut after);
     in_time &= differ(cx, room, key, before.list(), after.list())?;
-    let end_ms = stay.silent_from(idle_ms).unwrap_or(0);
+    in_time &= place_end(cx, room, key, &mut member, stay.silent_from(counts_by).unwrap_or(0))?;
+    room.too_late = room.too_late.saturating_add(u64::from(!in_time));
+    if stay.joined_ms > stood.joined_ms {
+        remember(cx, room, key, account, stay.joined_ms)?;
+    }
+    member.fold_surplus(counts_by);
+    *cx.table::<Members>()?.entry(&member_key)? = member;
+    Ok(())
+}
+
+/// Puts what is told of a member among its moments; whether all of it was in time.
+fn insert(room: &mut Room, member: &mut Member, said: &Said) -> bool {
+    let in_time = match said {
+        Said::Moment(moment) => match member.insert(*moment) {
+            Inserted::New => true,
+            Inserted::Known => return true,
+            Inserted::TooLate => return false,
+        },
+        Said::Moves { from_ms, list } => member.replace_moves(*from_ms, list),
+    };
+    for moment in said.moments() {
+        room.last_ms = room.last_ms.max(moment.at_ms);
+    }
+    if let Said::Moment(moment) = said
+        && said.comes()
+    {
+        for ended in room.ended.iter().filter(|ended| ended.at_ms >= moment.at_ms) {
+            member.insert(Moment { at_ms: ended.at_ms, kind: MomentKind::Ended.into(), uncertain_ms: 0 });
+        }
+    }
+    in_time
+}
+
+/// Counts a member's provisional end where it is now, 0 for nowhere; whether that was in time for the peak.
+fn place_end(
+    cx: &mut Context<'_>,
+    room: &mut Room,
+    key: RoomKey<'_>,
+    member: &mut Member,
+    end_ms: i64,
+) -> Result<bool, StoreError> {
+    let placed_ms = std::mem::replace(&mut member.placed_end_ms, end_ms);
+    let mut in_time = true;
     if end_ms != placed_ms {
         if placed_ms != 0 {
             in_time &= crowd::change_end(cx, room, key, placed_ms, false)?;
@@ -248,23 +271,20 @@ fn member_told(
         if end_ms != 0 {
             in_time &= crowd::change_end(cx, room, key, end_ms, true)?;
         }
-        member.placed_end_ms = end_ms;
     }
-    room.too_late = room.too_late.saturating_add(u64::from(!in_time));
-    if stay.joined_ms > stood.joined_ms {
-        remember(cx, room, key, account, stay.joined_ms)?;
-    }
-    *cx.table::<Members>()?.entry(&member_key)? = member;
-    Ok(())
+    Ok(in_time)
 }
 
-/// A room that was disbanded ended the stays of members whose rows nobody touched then.
+/// A room that was disbanded ended the stays of members whose rows nobody touched then, and their provisional ends are
+/// void.
 fn catch_up(room: &Room, member: &mut Member, known: bool) {
     if known && let Some(at_ms) = ended_since(room, member) {
         member.insert(Moment { at_ms, kind: MomentKind::Ended.into(), uncertain_ms: 0 });
-        member.placed_end_ms = 0;
     }
-    member.era = room.era;
+    if member.era != room.era {
+        member.placed_end_ms = 0;
+        member.era = room.era;
+    }
 }
 
 /// When the room was disbanded first since the member's row was changed last.
@@ -320,6 +340,7 @@ fn ended(cx: &mut Context<'_>, record: &EnvelopeView<'_>, group_id: &str) -> Res
     // Also of a room that nobody is known to have joined: joins may still come.
     let mut room = std::mem::take(cx.table::<Rooms>()?.entry(&key)?);
     let result = crowd::fold(cx, &mut room, key, horizon_ms).and_then(|()| {
+        crowd::follow_idle(&mut room, cx.rules.presence.idle_timeout_ms);
         // A disbanding ends all stays at once without a look at the members' rows. So it counts from behind all that is
         // known of them by now, which is its own time unless it is told late.
         let told_ms = record.occurred_at_ms;
@@ -343,16 +364,18 @@ fn ended(cx: &mut Context<'_>, record: &EnvelopeView<'_>, group_id: &str) -> Res
     Ok(result?)
 }
 
-/// Tells of the online count when it has moved by more than the rules say since it was last told.
+/// Tells of the online count when it has moved by more than a share, or by a number, since it was last told.
 fn notify(cx: &mut Context<'_>, record: &EnvelopeView<'_>, room: &mut Room, group_id: &str) {
     let rules = &cx.rules.notify;
-    if rules.online_percent == 0 {
+    if rules.online_percent == 0 && rules.online_number == 0 {
         return;
     }
     let now = crowd::count_about(room, cx.stream_time_ms);
     let moved = now.abs_diff(room.told);
     let share = u128::from(rules.online_percent) * u128::from(room.told);
-    if moved == 0 || moved < rules.online_min || u128::from(moved) * 100 <= share {
+    let by_share = rules.online_percent > 0 && moved >= rules.online_min && u128::from(moved) * 100 > share;
+    let by_number = rules.online_number > 0 && moved >= rules.online_number;
+    if moved == 0 || !by_share && !by_number {
         return;
     }
     let mut fields = Map::new();

@@ -31,7 +31,8 @@ pub struct EarlyMoments;
 impl BucketTable for EarlyMoments {
     const ID: u8 = 36;
     const NAME: &'static str = "presence.early";
-    // About 20 MB of memory, with a moment or two each. One that is forgotten early matters only when its join is still to come.
+    // About 20 MB of memory, with a moment or two each, of 32 at most. One that is forgotten early matters only when its join
+    // is still to come.
     const ROWS_MAX: usize = 100_000;
     type Value = proto::Early;
 }

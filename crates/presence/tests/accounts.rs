@@ -2,12 +2,18 @@
 
 mod common;
 
+use std::collections::BTreeMap;
+
 use barrage_event::derived::Derived;
 use barrage_event::rules::RuleSet;
 use barrage_event::{EnvelopeView, Topic};
+use barrage_presence::tables;
+use barrage_projection::ReaderExt as _;
+use barrage_projection::memory::Harness;
 use barrage_projection::world::World;
-use common::{START_MS, envelope, joined, left, member_state, message, state_change, user_rooms, viewers};
+use common::{APP, START_MS, envelope, joined, left, member_state, message, state_change, user_rooms, viewers};
 use proptest::prelude::*;
+use prost::Message as _;
 
 const WHO: &str = "ann";
 
@@ -60,7 +66,8 @@ fn play(rules: &RuleSet, events: &[(i64, What)]) -> World {
 /// What happened, with ms after the start.
 type Happened = Vec<(i64, What)>;
 
-/// A derived event: the room, and its moves: ms after the start, and how uncertain a going is; `None` for a return.
+/// What a room knows after a derived event: all moves, in ms after the start, and how uncertain a going is; `None` for a
+/// return.
 type Told = (&'static str, Vec<(i64, Option<u64>)>);
 
 fn derived(rules: &RuleSet, events: &[(i64, What)]) -> Vec<Told> {
@@ -75,11 +82,14 @@ fn derived(rules: &RuleSet, events: &[(i64, What)]) -> Vec<Told> {
             }
         }
     }
+    let mut known: BTreeMap<&str, Vec<(i64, Option<u64>)>> = BTreeMap::new();
     let told = |d: Derived| {
         assert_eq!(d.account, WHO);
         let room = ["a", "b", "c"].into_iter().find(|room| *room == d.group_id).expect("one of ours");
-        let moves = d.moves.iter().map(|one| (one.at_ms - START_MS, (!one.back).then_some(one.uncertain_ms)));
-        (room, moves.collect())
+        let known = known.entry(room).or_default();
+        known.retain(|(at, _)| START_MS + at < d.from_ms);
+        known.extend(d.moves.iter().map(|one| (one.at_ms - START_MS, (!one.back).then_some(one.uncertain_ms))));
+        (room, known.clone())
     };
     all.into_iter().map(told).collect()
 }
@@ -279,6 +289,131 @@ fn the_webs_second_room_leaves_the_first_when_the_rules_say_so() {
     assert_eq!((now(&world, "a", 6_000), now(&world, "b", 6_000)), (1, 1));
 }
 
+/// Loses its connection and is back, so many times, every ten seconds from the tenth on.
+fn flaps(times: i64) -> Vec<(i64, What)> {
+    (1..=times).flat_map(|n| [(n * 10_000, Lost("ios")), (n * 10_000 + 5_000, Login("ios"))]).collect()
+}
+
+#[test]
+fn a_room_that_hears_of_a_restless_viewer_at_once_counts_all_of_it() {
+    // 45 losses and returns, and then a join before them comes late.
+    let before = [(0, Login("ios"))].into_iter().chain(flaps(45));
+    let mut events: Vec<_> = before.chain([(1_000, Join("a"))]).collect();
+    for more in [vec![], vec![(500_000, Exit("a"))]] {
+        let there = u64::from(more.is_empty());
+        events.extend(more);
+        let mut world = play(&RuleSet::default(), &events);
+        for name in ["x", "y", "z"] {
+            world.record(Topic::Room, &envelope(START_MS + 500_001, START_MS + 500_001, "ios", joined("a", name)));
+        }
+        world.commit();
+        assert_eq!((now(&world, "a", 499_000), now(&world, "a", 501_000)), (1, 3 + there));
+        let viewers = viewers(&world.rooms, "a", "watch", START_MS + 501_000, 9);
+        let online = viewers.iter().filter(|v| v["online"] == true).count() as u64;
+        assert_eq!(online, 3 + there);
+        let ann = viewers.iter().find(|v| v["account"] == WHO).expect("she was there");
+        // From 1 s to 500 s or 501 s, without 45 times 5 s.
+        assert_eq!(ann["watch"]["ms"], 274_000 + 1_000 * there);
+        assert_eq!(world.room("a", START_MS + 501_000)["online"]["too_late"], 0);
+        let row = world.rooms.store.get::<tables::Members>(&(APP, "a", WHO)).expect("reads").expect("it is there");
+        assert!(row.recent.len() <= 32, "{} moments", row.recent.len());
+    }
+}
+
+#[test]
+fn who_comes_and_goes_all_the_time_takes_no_more_room_than_others() {
+    let rooms: Vec<String> = (0..64).map(|n| format!("room-{n}")).collect();
+    // With joins and exits in between what followed from earlier ones may be told anew.
+    for (moving, longest_max) in [(false, 1), (true, 40)] {
+        let mut users = common::world(&RuleSet::default()).users;
+        let (mut at, mut longest, mut largest) = (0, 0, 0);
+        let mut told = |users: &mut Harness, event| {
+            at += 200;
+            let bytes = envelope(START_MS + at, START_MS + at, "ios", event);
+            users.apply(&EnvelopeView::decode(&bytes).expect("ours")).expect("applies");
+            longest = users.effects.derived.iter().map(|derived| derived.moves.len()).fold(longest, usize::max);
+        };
+        told(&mut users, state_change(WHO, 1, "Register"));
+        for room in &rooms {
+            told(&mut users, joined(room, WHO));
+        }
+        // Five times a second, for as long as anything can change.
+        for n in 0..3_700 {
+            let lost = n % 2 == 0;
+            told(&mut users, state_change(WHO, if lost { 3 } else { 1 }, "LinkClose"));
+            match n % 50 {
+                17 if moving => told(&mut users, left(&rooms[n % 64], WHO)),
+                34 if moving => rooms.iter().for_each(|room| told(&mut users, joined(room, WHO))),
+                49 => told(&mut users, message(&rooms[0], WHO)),
+                _ => {}
+            }
+            if n % 100 == 0 {
+                users.commit(usize::MAX);
+                let row = users.store.get::<tables::Accounts>(&(APP, WHO)).expect("reads").expect("it is there");
+                largest = largest.max(row.encoded_len());
+                assert!(row.rooms.iter().all(|room| room.told.len() <= 32 && room.entries.len() <= 32), "at {n}");
+            }
+        }
+        println!("moving {moving}: a row of up to {largest} bytes, up to {longest} moves at once");
+        assert!(largest < 64 * 1_024, "{largest} bytes");
+        assert!(longest <= longest_max, "{longest} moves at once");
+    }
+}
+
+#[test]
+fn what_decided_about_a_return_counts_as_long_as_the_return_can_change() {
+    // The app dies in b and is started anew in a: no return to b, however often the connection goes from then on.
+    let started = [
+        (0, Login("ios")),
+        (1_000, Join("b")),
+        (5_000, Lost("ios")),
+        (6_000, Login("ios")),
+        (7_000, Join("a")),
+        (8_000, Message("a")),
+    ];
+    for times in [5, 10, 16, 17, 18, 20, 33, 47, 60] {
+        let events: Vec<_> = started.into_iter().chain(flaps(times)).collect();
+        let world = play(&RuleSet::default(), &events);
+        let at = times * 10_000 + 5_000;
+        assert_eq!((now(&world, "a", at), now(&world, "b", at)), (1, 0), "after {times} times");
+        assert_eq!(user_rooms(&world.users, WHO, START_MS + at), serde_json::json!(["a"]), "after {times} times");
+    }
+}
+
+#[test]
+fn a_viewer_whose_account_is_back_certainly_watches_when_the_room_shows_it() {
+    let second = 1_000;
+    // Joined, lost (up to 400 s before it was told) and back in the lobby or in the room: nobody knows.
+    let start = [(0, Login("ios")), (0, Join("a")), (600 * second, Lost("ios")), (630 * second, Login("ios"))];
+    let cases: [(&str, Happened, u64); 6] = [
+        ("nothing shows it", vec![(2_400, Logout("ios"))], 200),
+        ("an exit", vec![(2_400, Exit("a"))], 200 + 1_770),
+        ("the platform saw it go", vec![(2_400, Interrupted("a"))], 200 + 1_720),
+        ("it joins: from there on", vec![(1_000, Join("a")), (2_400, Logout("ios"))], 200 + 1_400),
+        ("the platform sees it: from there on", vec![(1_000, Recovered("a")), (2_400, Logout("ios"))], 200 + 1_400),
+        (
+            "the second return is as doubtful as the first",
+            vec![(1_000, Lost("ios")), (1_030, Login("ios")), (2_430, Exit("a"))],
+            200 + 1_400,
+        ),
+    ];
+    for (name, more, lower) in cases {
+        let events: Vec<_> = start.into_iter().chain(more.into_iter().map(|(at, what)| (at * second, what))).collect();
+        let world = play(&RuleSet::default(), &events);
+        let watch = viewers(&world.rooms, "a", "watch", START_MS + 3_000 * second, 1)[0]["watch"].clone();
+        assert_eq!((&watch["ms"], &watch["lower_ms"]), (&2_370_000.into(), &(lower * 1_000).into()), "{name}");
+    }
+    // Messages in the room are kept with an idle time-out alone.
+    for (idle_ms, lower) in [(0, 200), (3_600_000, 200 + 1_770)] {
+        let mut rules = RuleSet::default();
+        rules.presence.idle_timeout_ms = idle_ms;
+        let message = [(1_000 * second, Message("a")), (2_400 * second, Logout("ios"))];
+        let world = play(&rules, &start.into_iter().chain(message).collect::<Vec<_>>());
+        let watch = viewers(&world.rooms, "a", "watch", START_MS + 3_000 * second, 1)[0]["watch"].clone();
+        assert_eq!((&watch["ms"], &watch["lower_ms"]), (&2_370_000.into(), &(lower * 1_000).into()), "{idle_ms}");
+    }
+}
+
 /// Whether the account is in room `a` at the end: its connection and its joins and exits in order of time.
 fn reference(events: &[(i64, What)]) -> bool {
     let mut sorted = events.to_vec();
@@ -415,6 +550,37 @@ proptest! {
             let answers = answers(&play(&rules, &arrival));
             let (first_arrival, first_answers) = first.get_or_insert_with(|| (arrival.clone(), answers.clone()));
             prop_assert_eq!(&answers, &*first_answers, "\n{:?}\n{:?}", arrival, first_arrival);
+        }
+    }
+
+    /// Rules change while people come and go: the account and its rooms still agree on where it is.
+    #[test]
+    fn rooms_and_accounts_agree_across_a_change_of_rules(
+        events in prop::collection::vec((0_i64..40, anything()), 1..40),
+        changes in prop::collection::vec((0_usize..40, 0_usize..4), 1..4),
+    ) {
+        let events: Vec<_> = events.into_iter().map(|(at, what)| (at * 14_000, what)).collect();
+        let mut world = common::world(&RuleSet::default());
+        for (n, &(at, what)) in events.iter().enumerate() {
+            for (_, to) in changes.iter().filter(|(when, _)| *when == n) {
+                let mut rules = RuleSet::default();
+                match to {
+                    1 => rules.presence.back_grace_ms = 20_000,
+                    2 => rules.presence.web_one_room = true,
+                    3 => (rules.duration.session_timeout_ms, rules.duration.native_detection_ms) = (60_000, 1_000),
+                    _ => {}
+                }
+                (world.rooms.rules, world.users.rules) = (rules.clone(), rules);
+            }
+            for (topic, bytes) in records(at, what) {
+                world.record(topic, &bytes);
+            }
+        }
+        world.commit();
+        let rooms = user_rooms(&world.users, WHO, START_MS + 600_000);
+        for room in ["a", "b"] {
+            let listed = rooms.as_array().is_some_and(|rooms| rooms.contains(&room.into()));
+            prop_assert_eq!(now(&world, room, 600_000), u64::from(listed), "{} of {:?} {:?}", room, events, changes);
         }
     }
 

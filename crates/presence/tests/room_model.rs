@@ -118,6 +118,8 @@ fn paint(events: &[Event], account: usize, asked: usize, idle: bool) -> Strip {
     };
     // Since when it is there, its last sign of life, whether it left with its account, and when it left.
     let (mut since, mut sign, mut by_gone, mut ended) = (None::<usize>, 0, false, None::<usize>);
+    // It is there because its account was back, and nothing has shown that it is.
+    let mut unproven = false;
     let silent_at = |sign: usize| if idle { sign + IDLE_MS } else { usize::MAX };
     let leave = |strip: &mut Strip, from: usize, sign: usize, to: usize, uncertain: usize| {
         strip.on[from..to].fill(true);
@@ -129,7 +131,7 @@ fn paint(events: &[Event], account: usize, asked: usize, idle: bool) -> Strip {
             && silent_at(sign) < x
             && (event.kind.comes() || event.kind == Kind::Destroyed)
         {
-            leave(&mut strip, from, sign, silent_at(sign), usize::MAX);
+            leave(&mut strip, from, if unproven { from } else { sign }, silent_at(sign), usize::MAX);
             ended = Some(silent_at(sign));
             since = None;
         }
@@ -141,24 +143,29 @@ fn paint(events: &[Event], account: usize, asked: usize, idle: bool) -> Strip {
                     }
                     since = Some(x);
                     by_gone = false;
+                } else if let Some(from) = since.filter(|_| unproven) {
+                    leave(&mut strip, from, from, x, usize::MAX);
+                    since = Some(x);
                 }
-                sign = x;
+                (sign, unproven) = (x, false);
             }
-            Kind::Message => sign = if since.is_some() { x } else { sign },
+            Kind::Message if since.is_some() => (sign, unproven) = (x, false),
+            Kind::Message => {}
             Kind::Back if since.is_some() => sign = x,
             Kind::Back => {
                 if by_gone {
-                    (since, sign, by_gone) = (Some(x), x, false);
+                    (since, sign, by_gone, unproven) = (Some(x), x, false, true);
                 }
             }
             kind => {
                 if let Some(from) = since.take() {
                     let uncertain = match kind {
                         Kind::Interrupted => DELAY_MS,
+                        Kind::Gone(_) | Kind::Destroyed if unproven => usize::MAX,
                         Kind::Gone(uncertain) => uncertain,
                         _ => 0,
                     };
-                    leave(&mut strip, from, sign, x, uncertain);
+                    leave(&mut strip, from, if unproven { from } else { sign }, x, uncertain);
                     ended = Some(x);
                     by_gone = matches!(kind, Kind::Gone(_));
                 } else if !matches!(kind, Kind::Gone(_)) {
@@ -170,17 +177,33 @@ fn paint(events: &[Event], account: usize, asked: usize, idle: bool) -> Strip {
     if let Some(from) = since {
         strip.now = silent_at(sign) > asked;
         if silent_at(sign) < asked {
-            leave(&mut strip, from, sign, silent_at(sign), usize::MAX);
+            leave(&mut strip, from, if unproven { from } else { sign }, silent_at(sign), usize::MAX);
         } else {
-            leave(&mut strip, from, sign, asked, DETECTION_MS);
+            let (sign, uncertain) = if unproven { (from, usize::MAX) } else { (sign, DETECTION_MS) };
+            leave(&mut strip, from, sign, asked, uncertain);
         }
     }
     strip
 }
 
 fn run(events: &[Event], arrival: &[usize], idle: bool, late_ms: &[i64], cuts: &[(usize, bool)]) -> Harness {
+    run_through(events, arrival, idle, late_ms, cuts, &[])
+}
+
+/// `changes`: other idle time-outs before the records of these numbers.
+fn run_through(
+    events: &[Event],
+    arrival: &[usize],
+    idle: bool,
+    late_ms: &[i64],
+    cuts: &[(usize, bool)],
+    changes: &[(usize, u64)],
+) -> Harness {
     let mut harness = Harness::new(RoomPresence, rules(idle)).expect("own ids");
     for (n, &index) in arrival.iter().enumerate() {
+        if let Some((_, idle_ms)) = changes.iter().find(|(at, _)| *at == n) {
+            harness.rules.presence.idle_timeout_ms = *idle_ms;
+        }
         let late_ms = late_ms.get(index).copied().unwrap_or(0);
         let known: Vec<&Event> = arrival[..=n].iter().map(|&index| &events[index]).collect();
         apply(&mut harness, &record(&events[index], &known, late_ms));
@@ -273,18 +296,22 @@ fn permutations(count: usize) -> Vec<Vec<usize>> {
     })
 }
 
-/// A disbanding counts from behind all that is known by then, so it comes before everything later, as it does unless it
-/// is late.
-fn disbanding_in_order(events: &[Event], mut arrival: Vec<usize>) -> Vec<usize> {
-    let Some(end) = events.iter().position(|e| e.kind == Kind::Destroyed) else { return arrival };
-    arrival.retain(|&index| index != end);
-    let later = arrival.iter().position(|&index| events[index].at >= events[end].at);
-    arrival.insert(later.unwrap_or(arrival.len()), end);
-    arrival
+/// A disbanding that is told late counts from behind all that is known of members by then.
+fn disbanded_when_told(events: &[Event], arrival: &[usize], idle: bool) -> Vec<Event> {
+    let mut moved = events.to_vec();
+    if let Some(told) = arrival.iter().position(|&index| events[index].kind == Kind::Destroyed) {
+        let before: Vec<&Event> = arrival[..told].iter().map(|&index| &events[index]).collect();
+        let is_member = |account| before.iter().any(|e| e.account == account && e.kind.comes());
+        let known = before.iter().filter(|e| (idle || e.kind != Kind::Message) && is_member(e.account));
+        let end = &mut moved[arrival[told]].at;
+        *end = known.map(|e| e.at + 1).max().unwrap_or(0).max(*end);
+    }
+    moved
 }
 
-fn strips(events: &[Event], asked: usize, idle: bool) -> Vec<Strip> {
-    (0..ACCOUNTS.len()).map(|account| paint(events, account, asked, idle)).collect()
+fn strips(events: &[Event], arrival: &[usize], asked: usize, idle: bool) -> Vec<Strip> {
+    let events = disbanded_when_told(events, arrival, idle);
+    (0..ACCOUNTS.len()).map(|account| paint(&events, account, asked, idle)).collect()
 }
 
 proptest! {
@@ -293,10 +320,8 @@ proptest! {
     #[test]
     fn short_histories_give_the_same_in_every_order_of_arrival((idle, events) in histories(6), later in 1_usize..20_000) {
         let asked = events.iter().map(|e| e.at).max().unwrap_or(0) + later;
-        let strips = strips(&events, asked, idle);
         for arrival in permutations(events.len()) {
-            let arrival = disbanding_in_order(&events, arrival);
-            check(&events, &arrival, &strips, asked, idle)?;
+            check(&events, &arrival, &strips(&events, &arrival, asked, idle), asked, idle)?;
         }
     }
 
@@ -309,8 +334,29 @@ proptest! {
         let asked = events.iter().map(|e| e.at).max().unwrap_or(0) + later;
         let mut arrival: Vec<usize> = (0..events.len()).collect();
         arrival.sort_by_key(|&index| order[index % order.len()]);
-        let arrival = disbanding_in_order(&events, arrival);
-        check(&events, &arrival, &strips(&events, asked, idle), asked, idle)?;
+        check(&events, &arrival, &strips(&events, &arrival, asked, idle), asked, idle)?;
+    }
+
+    #[test]
+    fn an_idle_time_out_that_changes_leaves_the_count_that_of_the_members(
+        (idle, events) in histories(40),
+        order in prop::collection::vec(any::<u32>(), 40),
+        late_ms in prop::collection::vec(prop_oneof![3 => 0_i64..50, 1 => 0_i64..2_000_000], 40),
+        changes in prop::collection::vec((0_usize..40, prop_oneof![Just(0), 1_000_u64..20_000]), 1..5),
+    ) {
+        let mut arrival: Vec<usize> = (0..events.len()).collect();
+        arrival.sort_by_key(|&index| order[index % order.len()]);
+        let mut harness = run_through(&events, &arrival, idle, &late_ms, &[], &changes);
+        for (later, idle_ms) in [(0, None), (10_000_000, None), (0, Some(5_000)), (10_000_000, Some(0))] {
+            harness.rules.presence.idle_timeout_ms = idle_ms.unwrap_or(harness.rules.presence.idle_timeout_ms);
+            let at_ms = harness.stream_time_ms() + later;
+            let online = room_online(&harness, ROOM, at_ms);
+            let there = viewers(&harness, ROOM, "watch", at_ms, 10).iter().filter(|v| v["online"] == true).count();
+            if !online.is_null() {
+                let told = || format!("{events:?} {arrival:?} {late_ms:?} {changes:?} {idle_ms:?}");
+                prop_assert_eq!(online["now"].as_u64(), Some(there as u64), "{}", told());
+            }
+        }
     }
 
     #[test]

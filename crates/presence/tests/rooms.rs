@@ -164,6 +164,74 @@ fn a_count_that_moved_by_enough_is_told_once() {
 }
 
 #[test]
+fn a_count_is_told_for_its_share_or_for_its_number() {
+    // (per cent, number), how many joined one after the other, and the counts that are told; 10 is the least of a share.
+    let cases: [((u64, u64), i64, &[u64]); 4] = [
+        ((20, 0), 30, &[10, 20, 30]),
+        ((0, 7), 30, &[7, 14, 21, 28]),
+        ((20, 15), 120, &[10, 20, 30, 40, 50, 61, 74, 89, 104, 119]),
+        ((0, 0), 30, &[]),
+    ];
+    for ((percent, number), joins, expected) in cases {
+        let mut harness = harness();
+        (harness.rules.notify.online_percent, harness.rules.notify.online_number) = (percent, number);
+        let mut told = Vec::new();
+        for n in 0..joins {
+            at(&mut harness, n * 100, joined(ROOM, &format!("v{n}")));
+            told.extend(harness.effects.intents.iter().filter_map(|intent| intent.fields["online"].as_u64()));
+        }
+        assert_eq!(told, expected, "{percent} per cent or {number}");
+    }
+}
+
+#[test]
+fn ends_that_an_idle_time_out_has_placed_do_not_outlive_it() {
+    let minute = 60_000;
+    let online = |harness: &Harness, at_ms: i64| {
+        let there =
+            viewers(harness, ROOM, "watch", START_MS + at_ms, 999).iter().filter(|v| v["online"] == true).count();
+        (room_online(harness, ROOM, START_MS + at_ms)["now"].as_u64().expect("a number"), there as u64)
+    };
+    // From one time-out to another after some minutes, in minutes; how many of 100 silent viewers are there at 11 and 41,
+    // and at 60, when one of them and somebody else have joined.
+    let cases = [
+        ((10, 0), 5, (100, 100, 101)),
+        ((10, 0), 30, (0, 100, 101)),
+        ((10, 30), 5, (100, 100, 101)),
+        ((10, 10), 5, (0, 0, 2)),
+        ((0, 10), 5, (100, 100, 101)),
+    ];
+    for ((from, to), after, expected) in cases {
+        for touched in [false, true] {
+            let mut harness = harness();
+            let check = |harness: &mut Harness, minutes: i64, expected: u64| {
+                let rules = if minutes < after { from } else { to };
+                harness.rules.presence.idle_timeout_ms = rules * 60_000;
+                harness.commit(0);
+                harness.restart().expect("reads back");
+                let at_ms = minutes * minute;
+                assert_eq!(online(harness, at_ms), (expected, expected), "{from} to {to} after {after}, at {minutes}");
+                if touched {
+                    at(harness, at_ms, left(ROOM, "nobody"));
+                    harness.commit(0);
+                    assert_eq!(online(harness, at_ms), (expected, expected), "touched, {from} to {to}, at {minutes}");
+                }
+            };
+            harness.rules.presence.idle_timeout_ms = from * 60_000;
+            for n in 0..100 {
+                at(&mut harness, n, joined(ROOM, &format!("v{n}")));
+            }
+            check(&mut harness, 4, 100);
+            check(&mut harness, 11, expected.0);
+            check(&mut harness, 41, expected.1);
+            at(&mut harness, 60 * minute, joined(ROOM, "v7"));
+            at(&mut harness, 60 * minute, joined(ROOM, "other"));
+            check(&mut harness, 60, expected.2);
+        }
+    }
+}
+
+#[test]
 fn pages_of_viewers_follow_each_other_without_gap_or_repeat() {
     let mut harness = harness();
     for n in 0..23_i64 {

@@ -8,7 +8,7 @@ use crate::proto::{Account, Day, Metrics};
 pub(crate) const DAY_MS: i64 = 86_400_000;
 
 /// Days that are kept one by one. A week, so that a cap that turns out wrong can still be put right for the days that
-/// people talk about, and a row stays below 250 bytes.
+/// people talk about, and a row stays below 300 bytes.
 pub const DAYS_KEPT: u32 = 7;
 
 /// Days since the epoch.

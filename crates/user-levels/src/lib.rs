@@ -16,7 +16,8 @@
 //! `level_reached` is told once per account and level, for every level on the way, in order. It follows from what an
 //! account does: a change of rules tells nobody. The highest level that was told is kept; at the account's next event
 //! after a change it is raised in silence to the level that the account had at the change by the new rules, and what is
-//! reached from there on is told. A level that is lost and reached again is not.
+//! reached from there on is told. A level that is lost and reached again is not. Rules that levels do not follow from change
+//! nothing of this.
 //!
 //! This crate *is* the meaning of these numbers; it has no IO, no clock and no randomness.
 
@@ -52,7 +53,7 @@ impl Statistic for UserLevels {
     }
 
     fn state_version(&self) -> u32 {
-        1
+        2
     }
 
     fn projections(&self) -> Vec<Box<dyn Projection>> {

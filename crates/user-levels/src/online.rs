@@ -1,7 +1,7 @@
 //! Online time by day.
 //!
 //! Online duration knows how much of it there is at any time, not on which days it was. Whatever changes it passes by
-//! here too, so between two looks at an account nothing happened but that time went by: an open session went on from the
+//! here too (of signs of life those that may open a silent session again), so between two looks at an account nothing happened but that time went by: an open session went on from the
 //! first look, to the second one or to where it fell silent. That tells the days exactly. What is left is what a late
 //! event adds, which counts for the day of that event, and what one takes away, which is taken from the newest days.
 

@@ -3,7 +3,7 @@
 use barrage_event::rules::LevelRules;
 use barrage_event::{EnvelopeView, Event, MessageKind, Topic};
 use barrage_like_tallies::tables::Accounts as TallyAccounts;
-use barrage_online_duration::tables::Accounts as OnlineAccounts;
+use barrage_online_duration::{sign_of_life, tables::Accounts as OnlineAccounts};
 use barrage_projection::{ApplyError, Context, Intent, Projection, StoreError, TableDef};
 use serde_json::{Map, Value as Json};
 
@@ -46,7 +46,14 @@ impl Projection for AccountLevels {
             Event::GiftBilled(gift) => (gift.from_account, What::Counted),
             Event::MembershipOpened(membership) => (membership.account, What::Counted),
             Event::StateChange(change) => (change.account, What::Connection),
-            Event::RulesApplied(rules) => return Ok(rules_applied(cx, rules.version, record.received_at_ms)?),
+            // Signs of life for online duration; they make nobody an account that has a level.
+            Event::MembersJoined(_) | Event::MembersLeft(_) => match sign_of_life(record) {
+                Some((account, _)) if cx.table::<Accounts>()?.get(&(record.app, account))?.is_some() => {
+                    (account, What::Sign)
+                }
+                _ => return Ok(()),
+            },
+            Event::RulesApplied(rules) => return rules_applied(cx, rules.version),
             _ => return Ok(()),
         };
         if account.is_empty() {
@@ -61,7 +68,7 @@ impl Projection for AccountLevels {
         if plain {
             // Nearly every event: nothing else needs to be read.
             step.begin(row, &rules.levels);
-            step.add(row, Metric::Messages, 1);
+            step.add_message(row);
             if row.level_at_most(row.look_at(event_ms), &rules.levels) <= row.told_level {
                 return Ok(());
             }
@@ -74,14 +81,19 @@ impl Projection for AccountLevels {
     }
 }
 
-/// A version of the rules counts from here on.
-fn rules_applied(cx: &mut Context<'_>, version: u32, since_ms: i64) -> Result<(), StoreError> {
+/// A version of the rules counts from here on. It is noted when levels follow from it otherwise than from the one before:
+/// whoever is muted changes nobody's level.
+fn rules_applied(cx: &mut Context<'_>, version: u32) -> Result<(), ApplyError> {
     // An older one comes by too, and changes nothing.
-    if version == cx.rules_version {
-        let row = cx.table::<RulesSince>()?.entry(&())?;
-        if row.version < version {
-            *row = proto::RulesSince { version, since_ms };
-        }
+    if version != cx.rules_version {
+        return Ok(());
+    }
+    let rules = serde_json::to_string(&(&cx.rules.levels, &cx.rules.duration))
+        .map_err(|error| ApplyError::Reject(format!("the rules of levels cannot be written: {error}")))?;
+    // The record has no time of receipt, so that it moves no stream time.
+    let since_ms = cx.stream_time_ms;
+    if cx.table::<RulesSince>()?.get(&())?.is_none_or(|row| row.version < version && row.rules != rules) {
+        *cx.table::<RulesSince>()?.entry(&())? = proto::RulesSince { version, since_ms, rules };
     }
     Ok(())
 }
@@ -95,6 +107,8 @@ enum What {
     Counted,
     /// A connection.
     Connection,
+    /// Nothing but that somebody is there.
+    Sign,
 }
 
 /// Whether like tallies count something of such a message.
@@ -116,8 +130,9 @@ impl Step<'_> {
         }
         match self.what {
             What::Connection => self.look(cx, row, self.look.event_ms)?,
+            What::Sign => {}
             What::Delivered(kind) => {
-                self.add(row, Metric::Messages, 1);
+                self.add_message(row);
                 if is_counted_elsewhere(kind) {
                     self.take_over(cx, row)?;
                 }
@@ -132,17 +147,22 @@ impl Step<'_> {
 
     fn begin(&self, row: &mut Account, rules: &LevelRules) {
         row.fold(self.look.stream_ms, rules);
-        row.too_late = row.too_late.saturating_add((day_of(self.look.event_ms) < row.folded_below).into());
+        let too_late = self.what != What::Sign && day_of(self.look.event_ms) < row.folded_below;
+        row.too_late = row.too_late.saturating_add(too_late.into());
     }
 
-    /// Whether the event is a message and nothing else.
+    /// Whether the event is a message, or a sign of life, and nothing else.
     fn is_plain(&self, row: &Account, version: u32) -> bool {
-        let message = matches!(self.what, What::Delivered(kind) if !is_counted_elsewhere(kind));
-        message && row.rules_version == version && !self.needs_a_look(row)
+        let plain = match self.what {
+            What::Delivered(kind) => !is_counted_elsewhere(kind),
+            What::Sign => true,
+            What::Counted | What::Connection => false,
+        };
+        plain && row.rules_version == version && !self.needs_a_look(row)
     }
 
     /// Once a day online time is put into its days, while it is clear on which it was. And a session that had fallen
-    /// silent is open again when somebody writes.
+    /// silent is open again when somebody writes, or comes into a room.
     fn needs_a_look(&self, row: &Account) -> bool {
         let next_day = day_of(self.look.event_ms) > day_of(row.online_until_ms);
         let silent = !row.online_open && row.online_until_ms != 0;
@@ -151,6 +171,12 @@ impl Step<'_> {
 
     fn add(&self, row: &mut Account, metric: Metric, amount: u64) {
         row.add(metric, amount, day_of(self.look.event_ms), self.look.stream_ms);
+    }
+
+    fn add_message(&self, row: &mut Account) {
+        if matches!(self.what, What::Delivered(_)) {
+            self.add(row, Metric::Messages, 1);
+        }
     }
 
     /// Takes over what online duration has counted up to a time.
@@ -169,14 +195,13 @@ impl Step<'_> {
         Ok(())
     }
 
-    /// The rules changed since the account was looked at last: the level that it had by then, by the new ones, is told
-    /// to nobody. What it reaches from there on is.
+    /// The rules changed since the account was looked at last: where levels follow from them otherwise than before, the
+    /// level that it had by then, by the new ones, is told to nobody. What it reaches from there on is.
     fn follow_rules(&self, cx: &mut Context<'_>, row: &mut Account) -> Result<(), StoreError> {
-        let since = cx.table::<RulesSince>()?.get(&())?.copied().unwrap_or_default();
-        row.rules_version = cx.rules_version;
+        let seen = std::mem::replace(&mut row.rules_version, cx.rules_version);
+        let since = cx.table::<RulesSince>()?.get(&())?.map(|since| (since.version, since.since_ms));
+        let Some((_, since_ms)) = since.filter(|&(version, _)| version > seen) else { return Ok(()) };
         if row.online_open {
-            // Rules of a version that was not seen to come count from this event on.
-            let since_ms = if since.version == cx.rules_version { since.since_ms } else { self.look.event_ms };
             let since_ms = since_ms.min(self.look.event_ms);
             let now = sources::online_at(cx, self.key, row.look_at(self.look.event_ms))?;
             let then = Online { ms: now.ms.min(row.online_at_most(row.look_at(since_ms))), open: true };

@@ -196,7 +196,7 @@ fn every_level_on_the_way_is_told_once_and_in_order() {
     for (version, thresholds) in [(2, vec![1_000_000]), (3, vec![10, 50, 150])] {
         harness.rules.levels.thresholds = thresholds;
         let at = MONDAY_MS + i64::from(version) * 10_000;
-        apply(&mut harness, &rules_record(at, version));
+        apply(&mut harness, &rules_record(version));
         let when = When { occurred: at + 1, received: at + 1, version };
         assert_eq!(told(&apply(&mut harness, &record("ann", Act::Text, when, u64::from(version) * 10))), []);
     }
@@ -221,7 +221,9 @@ fn a_change_of_rules_tells_nobody_and_what_is_reached_after_it_is_told() {
     ] {
         *weight *= 10;
     }
-    assert_eq!(told(&apply(&mut harness, &rules_record(change, 2))), []);
+    // The time of the change is that of the log.
+    assert_eq!(told(&apply(&mut harness, &record("dan", Act::Login, change, 5))), []);
+    assert_eq!(told(&apply(&mut harness, &rules_record(2))), []);
     // Level 1 (10 points) they all had at the change. bob's message makes 50 points of 40, cid's gift 250.
     let when = |at: i64| When { occurred: change + at, received: change + at, version: 2 };
     assert_eq!(told(&apply(&mut harness, &record("bob", Act::Text, when(1_000), 2))), [("bob".to_owned(), 2)]);
@@ -231,6 +233,60 @@ fn a_change_of_rules_tells_nobody_and_what_is_reached_after_it_is_told() {
     let intents = apply(&mut harness, &record("ann", Act::Text, when(6 * MINUTE_MS), 4));
     assert_eq!(told(&intents), [("ann".to_owned(), 3)]);
     assert_eq!(level_of(&mut harness, "ann", change + 6 * MINUTE_MS)["score"], 150);
+}
+
+#[test]
+fn a_change_of_rules_that_levels_do_not_follow_from_hides_nothing() {
+    // Ten minutes online are level 1, and the rules change before an event tells of it.
+    type Change = fn(&mut RuleSet);
+    let changes: [(&str, Change, bool); 6] = [
+        ("nothing", |_| (), true),
+        ("a mute", |rules| rules.before.mute.rooms.push("some room".to_owned()), true),
+        ("weights of heat", |rules| rules.heat.message += 1, true),
+        ("a time-out of online duration", |rules| rules.duration.session_timeout_ms += 1, false),
+        ("a weight", |rules| rules.levels.weights.like += 1, false),
+        ("a threshold", |rules| rules.levels.thresholds[3] += 1, false),
+    ];
+    for (name, change, heard) in changes {
+        let mut harness = new(plain());
+        apply(&mut harness, &rules_record(1));
+        apply(&mut harness, &record("ann", Act::Login, MONDAY_MS, 1));
+        let at = |minutes: i64, version: u32| {
+            let at = MONDAY_MS + minutes * MINUTE_MS;
+            When { occurred: at, received: at, version }
+        };
+        apply(&mut harness, &record("bob", Act::Text, at(12, 1), 2));
+        change(&mut harness.rules);
+        apply(&mut harness, &rules_record(2));
+        // And one more that changes nothing, so that the last version is not the one that counts.
+        apply(&mut harness, &rules_record(3));
+        let intents = apply(&mut harness, &record("ann", Act::Text, at(15, 3), 3));
+        let expected: &[(String, u64)] = if heard { &[("ann".to_owned(), 1)] } else { &[] };
+        assert_eq!(told(&intents), expected, "{name}");
+    }
+}
+
+#[test]
+fn a_join_that_shows_a_silent_session_to_last_counts_everywhere() {
+    let mut rules = plain();
+    rules.duration.session_timeout_ms = 2 * HOUR_MS.unsigned_abs();
+    let mut harness = new(rules);
+    // From 22:00 to midnight; the bill at one is no sign of life; the join at three is, and the session lasted.
+    for (number, (act, hour)) in (1..).zip([(Act::Login, -2), (Act::GiftBilled { value: 1 }, 1)]) {
+        apply(&mut harness, &record("ann", act, TUESDAY_MS + hour * HOUR_MS, number));
+    }
+    let three = TUESDAY_MS + 3 * HOUR_MS;
+    assert_eq!(level_of(&mut harness, "ann", three)["score"], 120);
+    let intents = apply(&mut harness, &record("ann", Act::Join, three, 3));
+    assert_eq!(told(&intents), [("ann".to_owned(), 3)]);
+    assert_eq!(level_of(&mut harness, "ann", three)["score"], 300);
+    let cx = ReadContext { reader: &harness.store, app: APP, at_ms: three, rules: &harness.rules };
+    let counts = UserLevels.levels(&cx).expect("reads");
+    assert_eq!(counts.into_iter().filter(|(_, accounts)| *accounts > 0).collect::<Vec<_>>(), [(3, 1)]);
+    // Whoever only joined has no level.
+    apply(&mut harness, &record("bob", Act::Join, three, 4));
+    harness.commit(usize::MAX);
+    assert!(harness.store.get::<Accounts>(&(APP, "bob")).expect("reads").is_none());
 }
 
 #[test]

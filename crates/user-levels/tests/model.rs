@@ -181,6 +181,7 @@ impl Person {
             Act::Gift { value } => self.amounts.extend([(at, 1, 1), (at, 3, value)]),
             Act::Membership { months } => self.amounts.extend([(at, 1, 1), (at, 4, months.into())]),
             Act::GiftBilled { .. } | Act::MembershipOpened { .. } => unreachable!("not from this source"),
+            Act::Join => unreachable!("adds nothing"),
         }
     }
 }
@@ -189,19 +190,21 @@ impl Person {
 struct Model {
     people: BTreeMap<&'static str, Person>,
     version: u32,
+    /// The last version that changed what levels follow from, and since when it counts.
+    changed: u32,
     since: i64,
     told: Vec<(String, u64)>,
 }
 
 impl Model {
     fn event(&mut self, at: i64, name: &'static str, act: Act, rules: &RuleSet) {
-        let (version, since) = (self.version, self.since);
+        let (version, changed, since) = (self.version, self.changed, self.since);
         let person = self.people.entry(name).or_default();
         person.fold(at, &rules.levels);
-        if person.version != version {
-            person.version = version;
+        if person.version < changed {
             person.told = person.told.max(person.level(since, &rules.levels));
         }
+        person.version = version;
         person.act(at, act);
         let reached = person.level(at, &rules.levels);
         if rules.notify.levels {
@@ -215,17 +218,24 @@ impl Model {
 fn run(events: &[(i64, Event)], cuts: &[(usize, bool)], model: &mut Model) -> (Harness, Vec<(String, u64)>) {
     let mut harness = new(rules(0));
     let mut heard = Vec::new();
-    (model.version, model.since) = (1, 0);
+    model.version = 1;
+    // Levels follow from other rules than these from the first record of rules on.
+    let mut noted = None;
+    let mut stream = 0;
     for (number, (at, event)) in events.iter().enumerate() {
         match event {
             Event::Rules(to) => {
                 model.version += 1;
-                model.since = *at;
                 harness.rules = rules(*to);
-                heard.extend(told(&apply(&mut harness, &rules_record(*at, model.version))));
+                if noted.as_ref() != Some(&harness.rules.levels) {
+                    noted = Some(harness.rules.levels.clone());
+                    (model.changed, model.since) = (model.version, stream);
+                }
+                heard.extend(told(&apply(&mut harness, &rules_record(model.version))));
             }
             Event::Account { name, act } => {
                 let when = When { occurred: *at, received: *at, version: model.version };
+                stream = *at;
                 let bytes = record(name, *act, when, u64::try_from(number).expect("few"));
                 heard.extend(told(&apply(&mut harness, &bytes)));
                 model.event(*at, name, *act, &harness.rules);

@@ -203,12 +203,14 @@ pub struct NotifyRules {
     /// A room's online count is told when it has moved by more than this share since it was last told, per cent; 0 never.
     /// Default 20.
     pub online_percent: u64,
-    /// And by at least this number, so that a handful of viewers is no news. Default 10.
+    /// But a share of fewer than this is no news, so that rooms of a handful are quiet. Default 10.
     pub online_min: u64,
+    /// It is also told when it has moved by this number, whatever share that is; 0 never. Default 1,000.
+    pub online_number: u64,
 }
 
 impl Default for NotifyRules {
     fn default() -> Self {
-        Self { levels: true, online_percent: 20, online_min: 10 }
+        Self { levels: true, online_percent: 20, online_min: 10, online_number: 1_000 }
     }
 }

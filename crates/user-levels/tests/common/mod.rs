@@ -45,6 +45,8 @@ pub(crate) enum Act {
     MembershipOpened {
         months: u32,
     },
+    /// Came into a room.
+    Join,
 }
 
 /// The partition of accounts of all statistics that levels need.
@@ -122,6 +124,11 @@ pub(crate) fn record(account: &str, act: Act, when: impl Into<When>, number: u64
             value,
             ..wire::GiftBilled::default()
         }),
+        Act::Join => wire::envelope::Event::MembersJoined(wire::MembersJoined {
+            group_id: "room".to_owned(),
+            members: vec![account.to_owned()],
+            ..wire::MembersJoined::default()
+        }),
         Act::MembershipOpened { months } => wire::envelope::Event::MembershipOpened(wire::MembershipOpened {
             idempotency_key: number.to_string(),
             account: account.to_owned(),
@@ -134,10 +141,10 @@ pub(crate) fn record(account: &str, act: Act, when: impl Into<When>, number: u64
     envelope.encode_to_vec()
 }
 
-/// The record of a version of the rules.
-pub(crate) fn rules_record(at: i64, version: u32) -> Vec<u8> {
+/// The record of a version of the rules. As in the log, it has no time of receipt.
+pub(crate) fn rules_record(version: u32) -> Vec<u8> {
     let applied = wire::RulesApplied { version, ..wire::RulesApplied::default() };
-    let when = When { occurred: at, received: at, version };
+    let when = When { occurred: 0, received: 0, version };
     envelope(when, u64::from(version) << 40, wire::envelope::Event::RulesApplied(applied)).encode_to_vec()
 }
 

@@ -53,4 +53,5 @@ pub(super) fn check(rules: &RuleSet, errors: &mut Errors) {
     }
     errors.number("notify.online_percent", rules.notify.online_percent, 0, 1_000);
     errors.number("notify.online_min", rules.notify.online_min, 1, 1_000_000);
+    errors.number("notify.online_number", rules.notify.online_number, 0, 1_000_000_000);
 }
