@@ -3,6 +3,7 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use common::{EVENING, Server, differences, escape, hashes, read_at, run};
@@ -10,13 +11,17 @@ use serde_json::Value as Json;
 
 fn evening_is_counted_right(seed: &str, preset: &str) {
     let dir = tempfile::tempdir().expect("a directory");
-    let path = |name: &str| dir.path().join(name).to_str().expect("UTF-8").to_owned();
+    evening_is_counted_right_by(seed, preset, dir.path(), Server::start);
+}
+
+fn evening_is_counted_right_by(seed: &str, preset: &str, dir: &Path, start: impl FnOnce(&Path) -> Server) {
+    let path = |name: &str| dir.join(name).to_str().expect("UTF-8").to_owned();
     let (recording, truth) = (path("evening.jsonl.gz"), path("truth.json"));
     let arguments = ["simulate", "--seed", seed, "--preset", preset, "--out", &recording, "--expected", &truth];
     let (code, output) = run(arguments);
     assert_eq!(code, 0, "{output}");
     let truth = serde_json::from_str(&std::fs::read_to_string(&truth).expect("written")).expect("JSON");
-    let server = Server::start(&dir.path().join("data"));
+    let server = start(&dir.join("data"));
     server.replay(recording.as_ref());
     server.drained();
     let found = differences(&server, &truth, true);
@@ -124,4 +129,14 @@ fn rooms_accounts_and_levels_agree_across_changes_of_the_rules_in_mid_stream() {
     assert_eq!(code, 0, "{output}");
     assert_eq!(hashes(&server.drained()), hashes(&status));
     server.stop();
+}
+
+/// The windows are the shipped ones, so that most of the evening is folded when it is asked for.
+#[test]
+fn an_evening_longer_than_its_windows_is_counted_as_it_was() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = dir.path().join("windows.toml");
+    std::fs::write(&config, "[rules.gifts]\nsource = \"billing\"\n").expect("written");
+    let config = config.to_str().expect("UTF-8");
+    evening_is_counted_right_by("2", "default", dir.path(), |data| Server::start_with(data, &["--config", config]));
 }

@@ -17,7 +17,11 @@ const PLATFORMS: [(&str, &str); 11] = [
     ("unkown", "unknown"),
 ];
 
-/// The platform in lower case and one spelling; what is not known is kept as text, in lower case.
+/// Longest name that is kept as it is, bytes. Statistics keep names; the vendor's longest has 7.
+const LENGTH_MAX: usize = 32;
+
+/// The platform in lower case and one spelling. What is not known is kept as text, in lower case; what is no name, as it
+/// is longer than any, is unknown.
 #[must_use]
 pub fn normalise(platform: &str) -> Cow<'static, str> {
     let platform = platform.trim();
@@ -26,6 +30,7 @@ pub fn normalise(platform: &str) -> Cow<'static, str> {
     }
     match PLATFORMS.iter().find(|(variant, _)| variant.eq_ignore_ascii_case(platform)) {
         Some((_, name)) => Cow::Borrowed(name),
+        None if platform.len() > LENGTH_MAX => Cow::Borrowed("unknown"),
         None => Cow::Owned(platform.to_lowercase()),
     }
 }
@@ -51,5 +56,12 @@ mod tests {
         ] {
             assert_eq!(normalise(stated), expected, "{stated:?}");
         }
+    }
+
+    #[test]
+    fn what_is_longer_than_a_name_is_unknown() {
+        assert_eq!(normalise(&"X".repeat(LENGTH_MAX)), "x".repeat(LENGTH_MAX));
+        assert_eq!(normalise(&"X".repeat(LENGTH_MAX + 1)), "unknown");
+        assert_eq!(normalise(&"界".repeat(5_000)), "unknown");
     }
 }

@@ -12,11 +12,13 @@
 //! | no end at all | last sign of life and the time-out | to the last sign of life | as the value |
 //! | two logins, then two ends | to the first end | the same | to the second |
 //! | heartbeat time-out soon after a second login | goes on: it was the former connection | to the last sign of life, until the next one | as the value |
-//! | other lost connection soon after a second login | to the report; goes on when a sign of life or another end follows | | |
+//! | other lost connection soon after a second login | to the report; goes on when a sign of life or another end follows | as if it had ended | as if it goes on, up to the time-out |
+//! | an end seconds after a login that pushed out its own platform | goes on: it was the device that is out | to the last sign of life, until the next one | as the value |
 //!
 //! What happened within the lateness window is kept one by one and summed in order of time, so its order of arrival
-//! does not matter; what is older is folded into sums. A state change that is later than that and behind a folded one
-//! changes no past total and is counted; it still opens or closes its session when nothing newer is known of that.
+//! does not matter; what is older is folded into sums, whole minutes at a time. A state change that is later than that
+//! and behind a folded one changes no past total and is counted; it still opens or closes its session when nothing newer
+//! is known of that.
 //!
 //! This crate *is* the meaning of these numbers; it has no IO, no clock and no randomness.
 
@@ -105,7 +107,7 @@ impl Statistic for OnlineDuration {
     }
 
     fn state_version(&self) -> u32 {
-        1
+        2
     }
 
     fn projections(&self) -> Vec<Box<dyn Projection>> {

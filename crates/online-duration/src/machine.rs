@@ -5,6 +5,9 @@
 //! to the report, as far as nothing else covers it. A second is doubtful at most once, because it is the last session
 //! to end that decides; so `online_ms - doubtful_ms` is a lower bound.
 //!
+//! Time in which a session may have lasted is painted on a layer of its own, which covers the other one: its sum is the
+//! upper bound.
+//!
 //! Sessions that fall silent, and ends that may not have been ends, are taken back by later evidence: for that a device
 //! remembers what was painted when it ended, so the part of the gap that other devices painted meanwhile is known.
 
@@ -12,6 +15,7 @@ use barrage_event::rules::DurationRules;
 
 use crate::proto::device::Stage;
 use crate::proto::{Account, Device, Happening, Kind, Run, State};
+use crate::recent::steps;
 use crate::{Gap, Gaps, Online};
 
 /// Platforms of one account that are kept apart.
@@ -26,6 +30,10 @@ const RUNS_MAX: usize = 8;
 /// order.
 const SETTLED_MS: i64 = 1_000;
 
+/// An end this soon after a login that pushed its own platform out is told of the device that was pushed out, ms. Older
+/// clients log out then, a moment before or after the login.
+const PUSHED_OUT_MS: i64 = 5_000;
+
 /// Length of [from, to), 0 when it is empty.
 pub(crate) fn length(from: i64, to: i64) -> u64 {
     u64::try_from(to.saturating_sub(from)).unwrap_or(0)
@@ -39,7 +47,7 @@ fn span(ms: u64) -> i64 {
 pub(crate) fn read(account: &Account, at_ms: i64, rules: &DurationRules) -> Online {
     let mut state = account.folded.clone().unwrap_or_default();
     let mut machine = Machine { state: &mut state, platforms: &account.platforms, rules };
-    for happening in account.recent.iter().take_while(|h| h.at_ms <= at_ms) {
+    for happening in steps(account, account.recent.len(), at_ms).iter().take_while(|h| h.at_ms <= at_ms) {
         machine.apply(happening);
     }
     machine.advance(at_ms);
@@ -60,7 +68,7 @@ pub(crate) fn gaps(account: &Account, rules: &DurationRules) -> Gaps {
     }
     let mut machine = Machine { state: &mut state, platforms: &account.platforms, rules };
     machine.note(&mut gaps, folded_to_ms);
-    for happening in &account.recent {
+    for happening in steps(account, account.recent.len(), i64::MAX).iter() {
         machine.advance(happening.at_ms);
         machine.note(&mut gaps, happening.at_ms);
         machine.apply(happening);
@@ -89,8 +97,8 @@ impl Machine<'_> {
         let was_on = self.is_on();
         let restored = match happening.kind() {
             Kind::Sign => self.sign(happening.platform, at_ms),
-            Kind::Login => self.login(happening, at_ms),
-            kind => self.close(happening.platform as usize, at_ms, kind),
+            Kind::Login => self.login(happening),
+            kind => self.close(happening.platform as usize, happening, kind),
         };
         match (was_on, self.is_on()) {
             (false, true) if !restored => self.state.since_ms = at_ms,
@@ -107,7 +115,11 @@ impl Machine<'_> {
     pub(crate) fn advance(&mut self, to_ms: i64) {
         let timeout_ms = span(self.rules.session_timeout_ms);
         while self.state.at_ms < to_ms {
-            let due = |d: &Device| (d.stage() == Stage::Open).then(|| d.sign_ms.saturating_add(timeout_ms));
+            let due = |d: &Device| match d.stage() {
+                Stage::Open => Some(d.sign_ms.saturating_add(timeout_ms)),
+                Stage::MaybeClosed => Some(d.ended_ms.saturating_add(timeout_ms)),
+                Stage::Closed | Stage::Silent => None,
+            };
             let next_ms = self.state.devices.iter().filter_map(due).min().unwrap_or(i64::MAX);
             if next_ms >= to_ms {
                 self.paint(to_ms);
@@ -115,17 +127,24 @@ impl Machine<'_> {
             }
             self.paint(next_ms);
             // Later than that only when the rules have changed.
-            let (online_ms, ended_ms) = (self.state.online_ms, self.state.at_ms);
+            let was_on = self.is_on();
+            let State { at_ms: ended_ms, online_ms, upper_ms, .. } = *self.state;
             for device in &mut self.state.devices {
-                if due(device).is_some_and(|due_ms| due_ms <= next_ms) {
-                    device.set_stage(Stage::Silent);
-                    device.ended_ms = ended_ms;
-                    device.ended_online_ms = online_ms;
-                    device.ended_doubtful_ms = 0;
-                    self.state.sure_to_ms = self.state.sure_to_ms.max(device.sign_ms);
+                if due(device).is_none_or(|due_ms| due_ms > next_ms) {
+                    continue;
                 }
+                if device.stage() == Stage::MaybeClosed {
+                    device.set_stage(Stage::Closed);
+                    continue;
+                }
+                device.set_stage(Stage::Silent);
+                device.ended_ms = ended_ms;
+                device.ended_online_ms = online_ms;
+                device.ended_upper_ms = upper_ms;
+                device.ended_doubtful_ms = 0;
+                self.state.sure_to_ms = self.state.sure_to_ms.max(device.sign_ms);
             }
-            if !self.is_on() {
+            if was_on && !self.is_on() {
                 self.state.left_ms = ended_ms;
                 self.state.logged_out = false;
             }
@@ -168,8 +187,13 @@ impl Machine<'_> {
     }
 
     fn paint(&mut self, to_ms: i64) {
-        if self.is_on() {
-            self.state.online_ms = self.state.online_ms.saturating_add(length(self.state.at_ms, to_ms));
+        let ms = length(self.state.at_ms, to_ms);
+        let is_on = self.is_on();
+        if is_on {
+            self.state.online_ms = self.state.online_ms.saturating_add(ms);
+        }
+        if is_on || self.state.devices.iter().any(|device| device.stage() == Stage::MaybeClosed) {
+            self.state.upper_ms = self.state.upper_ms.saturating_add(ms);
         }
         self.state.at_ms = self.state.at_ms.max(to_ms);
     }
@@ -246,36 +270,43 @@ impl Machine<'_> {
                 other.ended_online_ms = other.ended_online_ms.saturating_add(more);
             }
         }
-        let more = self.not_painted_since(platform, at_ms);
+        let meanwhile = self.state.online_ms.saturating_sub(painted);
+        let more = length(from_ms, at_ms).saturating_sub(meanwhile);
         self.state.online_ms = self.state.online_ms.saturating_add(more);
         self.state.doubtful_ms = self.state.doubtful_ms.saturating_sub(device.ended_doubtful_ms);
+        self.may_have_lasted(platform, at_ms);
         let device = &mut self.state.devices[platform];
         device.ended_doubtful_ms = 0;
         device.set_stage(Stage::Open);
     }
 
-    /// What is not painted of the time from a device's end to `at_ms`, ms.
-    fn not_painted_since(&self, platform: usize, at_ms: i64) -> u64 {
-        let device = &self.state.devices[platform];
-        let painted = self.state.online_ms.saturating_sub(device.ended_online_ms);
-        length(device.ended_ms, at_ms).saturating_sub(painted)
+    /// The same on the layer of what may have been.
+    fn may_have_lasted(&mut self, platform: usize, at_ms: i64) {
+        let Device { ended_ms: from_ms, ended_upper_ms: painted, .. } = self.state.devices[platform];
+        for other in &mut self.state.devices {
+            if other.stage() != Stage::Open && other.ended_ms > from_ms {
+                let meanwhile = other.ended_upper_ms.saturating_sub(painted);
+                let more = length(from_ms, other.ended_ms).saturating_sub(meanwhile);
+                other.ended_upper_ms = other.ended_upper_ms.saturating_add(more);
+            }
+        }
+        let meanwhile = self.state.upper_ms.saturating_sub(painted);
+        let more = length(from_ms, at_ms).saturating_sub(meanwhile);
+        self.state.upper_ms = self.state.upper_ms.saturating_add(more);
     }
 
-    /// Whether this is so soon after a device's end that it may belong to the same session.
-    fn soon_after_end(&self, platform: usize, at_ms: i64) -> bool {
-        length(self.state.devices[platform].ended_ms, at_ms) <= self.rules.session_timeout_ms
-    }
-
-    /// A second device of the platform may have been connected until `at_ms`.
+    /// Something at `at_ms` shows that a device of a platform whose session is over was connected: another one, or the end
+    /// was none.
     fn extend(&mut self, platform: usize, at_ms: i64) {
-        if self.state.devices[platform].spare == 0 || !self.soon_after_end(platform, at_ms) {
+        if length(self.state.devices[platform].ended_ms, at_ms) > self.rules.session_timeout_ms {
             return;
         }
-        let more = self.not_painted_since(platform, at_ms);
-        self.state.extra_ms = self.state.extra_ms.saturating_add(more);
+        self.may_have_lasted(platform, at_ms);
+        let State { online_ms, upper_ms, .. } = *self.state;
         let device = &mut self.state.devices[platform];
         device.ended_ms = at_ms;
-        device.ended_online_ms = self.state.online_ms;
+        device.ended_online_ms = online_ms;
+        device.ended_upper_ms = upper_ms;
     }
 
     /// Returns whether a session was restored.
@@ -293,9 +324,8 @@ impl Machine<'_> {
                     self.restore(index, at_ms);
                     restored = true;
                 }
-                Stage::MaybeClosed if named && settled && self.soon_after_end(index, at_ms) => {
+                Stage::MaybeClosed if named && settled => {
                     self.restore(index, at_ms);
-                    self.state.devices[index].spare = self.state.devices[index].spare.saturating_sub(1);
                     restored = true;
                 }
                 Stage::Closed if named && settled => {
@@ -311,104 +341,106 @@ impl Machine<'_> {
         restored
     }
 
+    /// Whether what came too late to be put in its place says more of a platform than is known already.
+    fn is_news(&self, platform: usize, happening: &Happening) -> bool {
+        let known = |device: &Device| device.changed_ms >= happening.happened_ms();
+        happening.late_ms == 0 || !self.state.devices.get(platform).is_some_and(known)
+    }
+
     /// Returns whether a session was restored before it ended.
-    fn close(&mut self, platform: usize, at_ms: i64, kind: Kind) -> bool {
+    fn close(&mut self, platform: usize, happening: &Happening, kind: Kind) -> bool {
+        if !self.is_news(platform, happening) {
+            return false;
+        }
+        let at_ms = happening.at_ms;
         let Some(device) = self.state.devices.get_mut(platform) else { return false };
-        device.changed_ms = at_ms;
-        let stage = device.stage();
-        let again_ms = device.again_ms;
+        device.changed_ms = happening.happened_ms();
         let mut restored = false;
-        match stage {
+        match device.stage() {
             Stage::Open => {}
-            Stage::MaybeClosed if self.soon_after_end(platform, at_ms) => {
-                // Two logins and two ends: the first end was that of the connection before the second login.
-                self.restore(platform, at_ms);
-                let device = &mut self.state.devices[platform];
-                device.spare = device.spare.saturating_sub(1);
-                restored = true;
-            }
-            Stage::Silent => {
+            // Of a session that may have ended: two logins and two ends, the first of which was that of the connection
+            // before the second login.
+            Stage::MaybeClosed | Stage::Silent => {
                 self.restore(platform, at_ms);
                 restored = true;
             }
-            Stage::Closed | Stage::MaybeClosed => {
+            Stage::Closed => {
                 self.extend(platform, at_ms);
-                let device = &mut self.state.devices[platform];
-                device.spare = device.spare.saturating_sub(1);
                 return false;
             }
         }
-        let after_login = again_ms != 0
-            && !restored
-            && at_ms.saturating_sub(again_ms) <= self.detection_ms(platform)
-            && kind != Kind::Logout;
-        if after_login && kind == Kind::TimedOut {
+        let device = &self.state.devices[platform];
+        let again = device.again_ms != 0 && at_ms.saturating_sub(device.again_ms) <= self.detection_ms(platform);
+        let pushed_out = device.pushed_out && at_ms.saturating_sub(device.since_ms) <= PUSHED_OUT_MS;
+        if !restored && (pushed_out || again && kind == Kind::TimedOut) {
             let device = &mut self.state.devices[platform];
             device.doubted = true;
             device.again_ms = 0;
-            device.spare = device.spare.saturating_sub(1);
-            return restored;
+            device.pushed_out = false;
+            return false;
         }
+        let maybe = !restored && again && !device.pushed_out && kind == Kind::Closed;
         let sure_ms = if kind == Kind::Logout { at_ms } else { self.sure_to(platform, at_ms) };
         let doubtful_ms = self.end(platform, sure_ms, at_ms);
-        let online_ms = self.state.online_ms;
+        let State { online_ms, upper_ms, .. } = *self.state;
         let device = &mut self.state.devices[platform];
-        device.set_stage(if after_login { Stage::MaybeClosed } else { Stage::Closed });
+        device.set_stage(if maybe { Stage::MaybeClosed } else { Stage::Closed });
         device.ended_ms = at_ms;
         device.ended_online_ms = online_ms;
+        device.ended_upper_ms = upper_ms;
         device.ended_doubtful_ms = doubtful_ms;
         device.doubted = false;
         restored
     }
 
     /// Returns whether a session was restored because it was pushed out.
-    fn login(&mut self, happening: &Happening, at_ms: i64) -> bool {
+    fn login(&mut self, happening: &Happening) -> bool {
+        let at_ms = happening.at_ms;
         let platform = happening.platform as usize;
-        let mut restored = false;
         for &other in happening.kicked.iter().filter(|&&other| other != happening.platform) {
             // What is pushed out may have been lost before: as uncertain as a lost connection, but no second end.
             let other = other as usize;
-            if let Some(device) = self.state.devices.get_mut(other) {
+            if self.is_news(other, happening)
+                && let Some(device) = self.state.devices.get_mut(other)
+            {
                 device.again_ms = 0;
-                self.close(other, at_ms, Kind::Closed);
-                self.state.devices[other].spare = 0;
+                device.pushed_out = false;
+                self.close(other, happening, Kind::Closed);
             }
+        }
+        if !self.is_news(platform, happening) {
+            return false;
         }
         let kicks_itself = happening.kicked.contains(&happening.platform);
-        let Some(device) = self.state.devices.get(platform) else { return false };
-        match device.stage() {
-            Stage::Silent if kicks_itself => {
-                self.restore(platform, at_ms);
-                restored = true;
+        let Some(&device) = self.state.devices.get(platform) else { return false };
+        let stage = device.stage();
+        // Then the end of the device that is pushed out was told before.
+        let is_over = matches!(stage, Stage::Closed | Stage::MaybeClosed);
+        let told = is_over && at_ms.saturating_sub(device.ended_ms) <= PUSHED_OUT_MS;
+        let pushes_out = kicks_itself && !told;
+        let restored = pushes_out && matches!(stage, Stage::Silent | Stage::MaybeClosed);
+        if restored {
+            self.restore(platform, at_ms);
+        }
+        match stage {
+            _ if restored || stage == Stage::Open => {
                 let sure_ms = self.sure_to(platform, at_ms);
                 self.end(platform, sure_ms, at_ms);
-            }
-            Stage::Open => {
-                let sure_ms = self.sure_to(platform, at_ms);
-                self.end(platform, sure_ms, at_ms);
-                if !kicks_itself {
-                    let device = &mut self.state.devices[platform];
-                    device.spare = device.spare.saturating_add(1);
-                    device.again_ms = at_ms;
-                }
             }
             Stage::Silent => {
-                let ended_ms = device.ended_ms;
                 let sure_ms = device.sign_ms.max(device.since_ms);
-                self.end(platform, sure_ms, ended_ms);
+                self.end(platform, sure_ms, device.ended_ms);
             }
-            Stage::Closed | Stage::MaybeClosed if kicks_itself => self.extend(platform, at_ms),
-            Stage::Closed | Stage::MaybeClosed => {}
+            Stage::Closed if pushes_out => self.extend(platform, at_ms),
+            Stage::Open | Stage::Closed | Stage::MaybeClosed => {}
         }
         let device = &mut self.state.devices[platform];
-        if device.stage() != Stage::Open || kicks_itself {
-            device.spare = 0;
-            device.again_ms = 0;
-        }
+        device.again_ms = if stage == Stage::Open || restored { at_ms } else { 0 };
+        device.pushed_out = pushes_out;
         device.set_stage(Stage::Open);
         device.since_ms = at_ms;
         device.sign_ms = at_ms;
-        device.changed_ms = at_ms;
+        device.changed_ms = happening.happened_ms();
         device.doubted = false;
         restored
     }
@@ -429,7 +461,6 @@ impl Machine<'_> {
         }
         let ms = self.state.online_ms;
         let lower_ms = ms.saturating_sub(self.state.doubtful_ms);
-        let upper_ms = ms.saturating_add(self.state.extra_ms);
-        Online { ms, lower_ms, upper_ms, now }
+        Online { ms, lower_ms, upper_ms: self.state.upper_ms, now }
     }
 }

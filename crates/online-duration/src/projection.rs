@@ -101,9 +101,11 @@ fn state_change(
     let mut kicked: Vec<u32> = change.kicked_platforms.iter().map(|name| recent::platform(account, name)).collect();
     kicked.sort_unstable();
     kicked.dedup();
-    let happening = Happening { at_ms: record.occurred_at_ms, kind: kind.into(), platform, kicked };
-    recent::insert(account, happening, rules);
+    let change =
+        Happening { at_ms: record.occurred_at_ms, kind: kind.into(), platform, kicked, ..Happening::default() };
+    recent::insert(account, change, rules);
     for sign in early {
+        recent::insert_sign(account, &sign.platform, sign.first_ms(), rules);
         recent::insert_sign(account, &sign.platform, sign.at_ms, rules);
     }
     recent::fold(account, horizon_ms, rules);
@@ -122,6 +124,12 @@ fn sign(cx: &mut Context<'_>, record: &EnvelopeView<'_>, name: &str, at_ms: i64)
     recent::insert_sign(account, record.platform, at_ms, rules);
     recent::fold(account, horizon_ms, rules);
     Ok(())
+}
+
+impl EarlySign {
+    fn first_ms(&self) -> i64 {
+        self.at_ms.saturating_sub(self.spread_ms.into())
+    }
 }
 
 /// An account's app and name.
@@ -149,7 +157,9 @@ fn keep_early(
     if let Some(row) = rows.get_mut(hash) {
         let same = |sign: &&mut EarlySign| sign.platform == platform && minute_of(sign.at_ms) == minute_of(at_ms);
         if let Some(sign) = row.signs.iter_mut().find(same) {
-            sign.at_ms = sign.at_ms.max(at_ms);
+            let (first_ms, last_ms) = (sign.first_ms().min(at_ms), sign.at_ms.max(at_ms));
+            sign.at_ms = last_ms;
+            sign.spread_ms = recent::span_ms(first_ms, last_ms);
             return Ok(());
         }
     }
@@ -158,7 +168,7 @@ fn keep_early(
         let oldest = (0..row.signs.len()).min_by_key(|&at| row.signs[at].at_ms);
         row.signs.remove(oldest.unwrap_or(0));
     }
-    row.signs.push(EarlySign { at_ms, platform: platform.to_owned() });
+    row.signs.push(EarlySign { at_ms, platform: platform.to_owned(), spread_ms: 0 });
     rows.insert(now, hash, row);
     Ok(())
 }

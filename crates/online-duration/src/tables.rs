@@ -15,7 +15,7 @@ pub struct EarlySigns;
 impl BucketTable for EarlySigns {
     const ID: u8 = 25;
     const NAME: &'static str = "online_duration.early";
-    // About 4 MB of memory. One that is forgotten early widens a bound, and only when the login is told late.
+    // About 10 MB of memory at most, as names of platforms are short. One that is forgotten early widens a bound, and only when the login is told late.
     const ROWS_MAX: usize = 20_000;
     type Value = proto::EarlySigns;
 }

@@ -4,6 +4,11 @@ mod common;
 
 use barrage_event::EnvelopeView;
 use barrage_event::rules::RuleSet;
+use barrage_online_duration::Gap;
+use barrage_online_duration::proto::Account;
+use barrage_online_duration::tables::Accounts;
+use barrage_projection::ReaderExt as _;
+use barrage_projection::memory::Harness;
 use common::{ANY, Event, Kind, START_MS, ask, harness, record};
 
 const IOS: usize = 0;
@@ -19,13 +24,22 @@ fn kicking(at: usize, platform: usize, kicked: &[usize]) -> Event {
     Event { at, kind: Kind::Login, platform, kicked: kicked.to_vec() }
 }
 
-/// Value, lower and upper bound, and whether it is online.
-fn after(events: &[Event], asked: usize) -> (u64, u64, u64, bool) {
+fn told(events: &[Event]) -> Harness {
     let mut harness = harness(RuleSet::default());
     for event in events {
         harness.apply(&EnvelopeView::decode(&record(event, 0)).expect("ours")).expect("applies");
     }
     harness.commit(usize::MAX);
+    harness
+}
+
+fn row(harness: &Harness) -> Account {
+    harness.store.get::<Accounts>(&(common::APP, "user")).expect("reads").expect("there")
+}
+
+/// Value, lower and upper bound, and whether it is online.
+fn after(events: &[Event], asked: usize) -> (u64, u64, u64, bool) {
+    let harness = told(events);
     let answer = ask(&harness, START_MS + asked as i64);
     (answer.ms, answer.lower_ms, answer.upper_ms, answer.now)
 }
@@ -79,6 +93,151 @@ fn plain_cases() -> Vec<Case> {
     ]
 }
 
+/// An older client that is pushed out logs out, in whatever order.
+fn pushed_out_cases() -> Vec<Case> {
+    use Kind::{Closed, Login, Logout, Sign, TimedOut};
+    let e = event;
+    let minutes = |first: usize| (0..58).map(move |n| e(first + n * 60_000, Sign, IOS));
+    let watching = |told: &[Event], end: Event| {
+        let mut events = vec![e(0, Login, IOS), kicking(100_000, IOS, &[IOS])];
+        events.extend_from_slice(told);
+        events.extend(minutes(101_000));
+        events.push(end);
+        events
+    };
+    let logout = e(HOUR, Logout, IOS);
+    let whole = (3_600_000, 3_500_000, 3_600_000, false);
+    vec![
+        (
+            "the logout of a device that was pushed out",
+            watching(&[e(100_020, Logout, IOS)], logout.clone()),
+            2 * HOUR,
+            whole,
+        ),
+        ("or its lost connection", watching(&[e(100_020, Closed, IOS)], logout.clone()), 2 * HOUR, whole),
+        ("or the heartbeat that it misses", watching(&[e(400_000, TimedOut, IOS)], logout.clone()), 2 * HOUR, whole),
+        (
+            "before the login: a gap",
+            watching(&[e(99_980, Logout, IOS)], logout),
+            2 * HOUR,
+            (3_599_980, 3_599_980, 3_599_980, false),
+        ),
+        (
+            "the new session ends as any other",
+            watching(&[e(100_020, Logout, IOS)], e(HOUR, Closed, IOS)),
+            2 * HOUR,
+            (3_600_000, 3_421_000, 3_600_000, false),
+        ),
+        (
+            "it goes on, but is doubtful until its next sign of life",
+            vec![e(0, Login, IOS), kicking(100_000, IOS, &[IOS]), e(100_020, Logout, IOS)],
+            HOUR,
+            (3_600_000, 0, 3_600_000, true),
+        ),
+        (
+            "only one end is that of the device that was pushed out",
+            vec![e(0, Login, IOS), kicking(100_000, IOS, &[IOS]), e(100_020, Logout, IOS), e(103_000, Logout, IOS)],
+            HOUR,
+            (103_000, 3_000, 103_000, false),
+        ),
+        (
+            "and only soon after; the web's next",
+            vec![e(0, Login, IOS), kicking(100_000, IOS, &[IOS]), e(105_001, Logout, IOS), e(200_000, Login, WEB)],
+            200_000,
+            (105_001, 5_001, 105_001, true),
+        ),
+        (
+            "one that had logged out a moment before does not do it again",
+            vec![e(0, Login, IOS), e(99_980, Logout, IOS), kicking(100_000, IOS, &[IOS]), e(103_000, Logout, IOS)],
+            HOUR,
+            (102_980, 102_980, 102_980, false),
+        ),
+        (
+            "a sign of life after the end: perhaps there was another device",
+            vec![e(0, Login, IOS), e(10_000, Logout, IOS), e(30_000, Sign, IOS)],
+            HOUR,
+            (10_000, 10_000, 30_000, false),
+        ),
+    ]
+}
+
+/// A lost connection soon after a second login may have been the former one.
+fn either_cases() -> Vec<Case> {
+    use Kind::{Closed, Login, Logout, Sign};
+    let e = event;
+    vec![
+        (
+            "a connection closed after a new login: either",
+            vec![e(0, Login, IOS), e(60_000, Login, IOS), e(65_000, Closed, IOS)],
+            HOUR,
+            (65_000, 0, 3_600_000, false),
+        ),
+        (
+            "but for no longer than a silent session lasts, or until the next login",
+            vec![e(0, Login, IOS), e(60_000, Login, IOS), e(65_000, Closed, IOS)],
+            20 * HOUR,
+            (65_000, 0, 12 * 3_600_000 + 65_000, false),
+        ),
+        (
+            "what may have lasted on two platforms counts once",
+            vec![
+                e(0, Login, IOS),
+                e(1, Login, ANDROID),
+                e(60_000, Login, IOS),
+                e(60_001, Login, ANDROID),
+                e(65_000, Closed, IOS),
+                e(65_001, Closed, ANDROID),
+                e(100_000, Login, WEB),
+                e(200_000, Logout, WEB),
+            ],
+            HOUR,
+            (165_001, 100_000, 3_600_000, false),
+        ),
+        (
+            "until a sign of life shows which",
+            vec![e(0, Login, IOS), e(60_000, Login, IOS), e(65_000, Closed, IOS), e(100_000, Sign, IOS)],
+            100_000,
+            (100_000, 40_000, 100_000, true),
+        ),
+    ]
+}
+
+/// Signs of life of one minute.
+fn minute_cases() -> Vec<Case> {
+    use Kind::{Closed, Login, Logout, Sign};
+    let e = event;
+    let until_70 = vec![e(0, Login, IOS), e(30_000, Login, IOS), e(62_000, Closed, IOS), e(70_000, Sign, IOS)];
+    let and = |more: &[Event]| [until_70.as_slice(), more].concat();
+    vec![
+        ("a sign of life", and(&[e(90_000, Login, IOS)]), 100_000, (100_000, 40_000, 100_000, true)),
+        (
+            "is not lost to a later one of its minute",
+            and(&[e(90_000, Login, IOS), e(110_000, Sign, IOS)]),
+            112_000,
+            (112_000, 60_000, 112_000, true),
+        ),
+        (
+            "nor for one who asks of a time before that",
+            vec![e(0, Login, IOS), e(61_000, Sign, IOS), e(110_000, Sign, IOS)],
+            62_000,
+            (62_000, 61_000, 62_000, true),
+        ),
+        (
+            "nor what it tells of the time before a lost connection",
+            vec![
+                e(0, Login, IOS),
+                e(70_000, Sign, IOS),
+                e(75_000, Closed, IOS),
+                e(80_000, Login, IOS),
+                e(90_000, Sign, IOS),
+                e(95_000, Logout, IOS),
+            ],
+            HOUR,
+            (90_000, 85_000, 90_000, false),
+        ),
+    ]
+}
+
 fn doubtful_cases() -> Vec<Case> {
     use Kind::{Closed, Login, Logout, Sign, TimedOut};
     let e = event;
@@ -112,18 +271,6 @@ fn doubtful_cases() -> Vec<Case> {
             vec![e(0, Login, IOS), e(60_000, Login, IOS), e(460_001, TimedOut, IOS)],
             HOUR,
             (460_001, 1, 460_001, false),
-        ),
-        (
-            "a connection closed after a new login: either",
-            vec![e(0, Login, IOS), e(60_000, Login, IOS), e(65_000, Closed, IOS)],
-            HOUR,
-            (65_000, 0, 65_000, false),
-        ),
-        (
-            "until a sign of life shows which",
-            vec![e(0, Login, IOS), e(60_000, Login, IOS), e(65_000, Closed, IOS), e(100_000, Sign, IOS)],
-            100_000,
-            (100_000, 40_000, 100_000, true),
         ),
         (
             "no logout at all: 12 h after the last sign of life",
@@ -167,7 +314,8 @@ fn doubtful_cases() -> Vec<Case> {
 
 #[test]
 fn odd_cases_have_their_numbers() {
-    for (name, events, asked, expected) in plain_cases().into_iter().chain(doubtful_cases()) {
+    let cases = [plain_cases(), doubtful_cases(), pushed_out_cases(), either_cases(), minute_cases()];
+    for (name, events, asked, expected) in cases.into_iter().flatten() {
         assert_eq!(after(&events, asked), expected, "{name}");
     }
 }
@@ -179,12 +327,7 @@ fn what_is_too_late_changes_no_total_but_still_ends_what_is_open() {
         let late = received as i64 - event.at as i64;
         harness.apply(&EnvelopeView::decode(&record(&event, late)).expect("ours")).expect("applies");
         harness.commit(usize::MAX);
-        let row: barrage_online_duration::proto::Account = barrage_projection::ReaderExt::get::<
-            barrage_online_duration::tables::Accounts,
-        >(&harness.store, &(common::APP, "user"))
-        .expect("reads")
-        .expect("there");
-        (ask(&harness, START_MS + received as i64).ms, row.too_late)
+        (ask(&harness, START_MS + received as i64).ms, row(&harness).too_late)
     };
     let hour = |n: usize| n * HOUR;
     tell(event(0, Kind::Login, IOS), 0);
@@ -201,4 +344,83 @@ fn what_is_too_late_changes_no_total_but_still_ends_what_is_open() {
     tell(event(hour(6), Kind::Login, WEB), hour(7));
     tell(event(hour(8), Kind::Logout, WEB), hour(8));
     assert_eq!(tell(event(2_000, Kind::Logout, IOS), hour(9)), (8 * 3_600_000, 2));
+}
+
+/// A pair that is told an hour late: it opens nothing that stays.
+#[test]
+fn a_late_login_and_its_logout_leave_no_session_behind() {
+    let second = 1_000;
+    let late = [event(1_800 * second, Kind::Login, IOS), event(2_400 * second, Kind::Logout, IOS)];
+    for (name, order) in [("in order", [0, 1]), ("reversed", [1, 0])] {
+        let mut harness = harness(RuleSet::default());
+        let mut tell = |event: &Event, received: usize| {
+            let late_ms = received as i64 - event.at as i64;
+            harness.apply(&EnvelopeView::decode(&record(event, late_ms)).expect("ours")).expect("applies");
+        };
+        for (at, kind) in [(0, Kind::Login), (HOUR, Kind::Sign), (2 * HOUR, Kind::Sign)] {
+            tell(&event(at, kind, WEB), at);
+        }
+        for index in order {
+            tell(&late[index], 2 * HOUR);
+        }
+        tell(&event(7_500 * second, Kind::Logout, WEB), 7_500 * second);
+        harness.commit(usize::MAX);
+        let answer = ask(&harness, START_MS + 3 * HOUR as i64);
+        let whole = 7_500_000;
+        let expected = barrage_online_duration::Online { ms: whole, lower_ms: whole, upper_ms: whole, now: false };
+        assert_eq!(answer, expected, "{name}");
+    }
+}
+
+/// A login that is told late pushes out only what is not known to be newer than it.
+#[test]
+fn a_late_login_pushes_out_what_it_found() {
+    let mut harness = harness(RuleSet::default());
+    let mut tell = |event: &Event, received: usize| {
+        let late_ms = received as i64 - event.at as i64;
+        harness.apply(&EnvelopeView::decode(&record(event, late_ms)).expect("ours")).expect("applies");
+    };
+    let minute = 60_000;
+    tell(&event(0, Kind::Login, IOS), 0);
+    tell(&event(10 * minute, Kind::Login, ANDROID), 10 * minute);
+    tell(&event(30 * minute, Kind::Logout, WEB), 30 * minute);
+    tell(&event(HOUR, Kind::Sign, ANDROID), HOUR);
+    // It pushed the phone out at minute 5; of the tablet a later login is known, of itself a later logout.
+    let late = kicking(5 * minute, WEB, &[IOS, ANDROID]);
+    tell(&late, HOUR);
+    tell(&event(HOUR, Kind::Logout, ANDROID), HOUR);
+    harness.commit(usize::MAX);
+    let answer = ask(&harness, START_MS + 2 * HOUR as i64);
+    assert_eq!((answer.ms, answer.now), (3_600_000, false));
+}
+
+/// The rooms have to hear that a connection was replaced, whether its login says so or not.
+#[test]
+fn a_login_that_pushes_its_own_platform_out_replaces_the_connection() {
+    let gaps_of = |events: &[Event]| {
+        let harness = told(events);
+        let row = row(&harness);
+        barrage_online_duration::gaps(&row, &RuleSet::default().duration).list
+    };
+    let replaced = |at: usize| {
+        let at_ms = START_MS + at as i64;
+        Gap { gone_ms: at_ms, uncertain_ms: 0, logged_out: false, back_ms: Some(at_ms) }
+    };
+    let first = event(0, Kind::Login, IOS);
+    for (name, events, expected) in [
+        ("a second login", vec![first.clone(), event(60_000, Kind::Login, IOS)], vec![replaced(60_000)]),
+        ("one with a kick", vec![first.clone(), kicking(60_000, IOS, &[IOS])], vec![replaced(60_000)]),
+        (
+            "the logout of the one that is out is no gap",
+            vec![first.clone(), kicking(60_000, IOS, &[IOS]), event(60_020, Kind::Logout, IOS)],
+            vec![replaced(60_000)],
+        ),
+        (
+            "with another device there is none",
+            vec![first, event(1, Kind::Login, WEB), kicking(60_000, IOS, &[IOS])],
+            vec![],
+        ),
+    ] {
+        assert_eq!(gaps_of(&events), expected, "{name}");
+    }
 }
