@@ -34,14 +34,14 @@ pub(super) fn run(inner: &Arc<Inner>) {
         Drain { told: Instant::now(), paused_until: Instant::now(), drained: 0, failed: false, refusing: false };
     let mut closing_since = None;
     loop {
-        let anew = {
+        let work = {
             let mut state = inner.state();
-            // Whatever state the disk is in: what was drained is what fills it.
-            if state.lanes.is_empty() && state.disk.is_used() { state.disk.begin_anew() } else { None }
+            let drained = state.lanes.is_empty();
+            state.disk.work(drained)
         };
-        if let Some(anew) = anew {
-            let made = anew.make();
-            inner.state().disk.begun_anew(made);
+        if let Some(work) = work {
+            let done = work.run();
+            inner.state().disk.done(done);
         }
         let (sends, files) = {
             let mut state = inner.state();
@@ -87,7 +87,6 @@ impl Drain {
         let now = Instant::now();
         state.take_over_late(now, &inner.options, &inner.metrics);
         state.disk.look();
-        state.disk.try_again();
         self.take_acknowledgements(inner, state);
         let through: Vec<Partition> = state
             .lanes

@@ -200,7 +200,7 @@ impl State {
 
     /// From now on records of these partitions go to the spool, behind all that the log has not acknowledged.
     fn take_over(&mut self, mut partitions: BTreeSet<Partition>, options: &SpoolOptions, metrics: &SpoolMetrics) {
-        if self.disk.failed().is_some() && !self.disk.try_again() {
+        if self.disk.failed().is_some() {
             return;
         }
         // A flight is spooled as a whole, so the partitions that it also concerns come along.
