@@ -18,6 +18,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::Role;
+use super::clock_watch::ClockWatch;
 use super::listeners::Addresses;
 use super::ownership::{self, Ownership};
 use super::shared_rules::{self, Follower};
@@ -73,6 +74,7 @@ struct Shared {
     spools: Arc<Spools>,
     teller: Mutex<Option<Teller>>,
     follower: Option<Follower>,
+    clock_watch: Option<ClockWatch>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -161,12 +163,12 @@ impl Parts {
         if role.ingests() || role.queries() {
             let (tell, changed) = mpsc::channel();
             let topic = if reached { Some(shared_rules::open(options, tell.clone())?) } else { None };
-            // The first callback is stamped, and its signature judged, by a clock that was compared already.
-            if let Some(Err(error)) = topic.as_ref().filter(|_| role.ingests()).map(|topic| log.compare_clocks(topic)) {
-                tracing::warn!(%error, "this machine's clock could not be compared with the log's yet");
-            }
             let proposer = incarnation(&*clock)?;
             let topic = Arc::new(RulesTopic::new(&data_dir, proposer, topic)?);
+            if role.ingests() {
+                let watch = ClockWatch::start(Arc::clone(&log), Arc::clone(&topic));
+                shared.clock_watch = Some(watch.context("the clock cannot be watched")?);
+            }
             let appender = Arc::new(Appender::new(Arc::clone(&as_log), proposer));
             // Only ingest applies what is configured: a query process may have another file, or none.
             let configured = config.rules.as_ref().filter(|_| role.ingests());
@@ -325,6 +327,9 @@ impl Parts {
             follower.stop();
         }
         let stopped = self.worker.take().map_or(Ok(()), Worker::stop);
+        if let Some(watch) = self.shared.clock_watch.take() {
+            watch.stop();
+        }
         match &self.log {
             Log::Embedded(log) => log.close(),
             Log::Kafka(log) => log.close(),
