@@ -166,8 +166,7 @@ impl Parts {
             let proposer = incarnation(&*clock)?;
             let topic = Arc::new(RulesTopic::new(&data_dir, proposer, topic)?);
             if role.ingests() {
-                let watch = ClockWatch::start(Arc::clone(&log), Arc::clone(&topic));
-                shared.clock_watch = Some(watch.context("the clock cannot be watched")?);
+                shared.clock_watch = Some(ClockWatch::start(Arc::clone(&log), Arc::clone(&topic))?);
             }
             let appender = Arc::new(Appender::new(Arc::clone(&as_log), proposer));
             // Only ingest applies what is configured: a query process may have another file, or none.
@@ -199,14 +198,14 @@ impl Parts {
             let statistics = crate::statistics::statistics();
             let mut options = worker_options(&config, Box::new(notifications::Topic::open(options)?))?;
             options.marks = table.clone().map(|table| others_marks(table, &api_key, &config));
-            options.is_owner = Some(group_knows(&shared.group));
+            let is_owner = group_knows(&shared.group);
+            options.is_owner = Some(Arc::clone(&is_owner));
             let started = Worker::start_without_partitions(&options, Arc::clone(&as_log), statistics, &mut registry)?;
             let scans = config.query.scans_in_flight_max;
             local = Some(Local::with_snapshots(started.stores(), started.snapshots(), scans));
             if let (Some(table), Some(topic), Some(address)) = (&table, owners_topic, grpc) {
-                let parts = (started.assignments(), started.stores());
-                let ownership = Ownership::new(parts, Arc::clone(table), topic, process.clone(), address);
-                let ownership = Arc::new(ownership);
+                let given = (started.assignments(), is_owner);
+                let ownership = Arc::new(Ownership::new(given, Arc::clone(table), topic, process.clone(), address));
                 shared.threads.push(ownership.keep_telling().context("a thread could not be started")?);
                 let group = log.join(Arc::clone(&ownership) as Arc<dyn barrage_log::Owner>)?;
                 *shared.group.lock().unwrap_or_else(PoisonError::into_inner) = Some(group);
@@ -326,10 +325,10 @@ impl Parts {
         if let Some(follower) = &mut self.shared.follower {
             follower.stop();
         }
-        let stopped = self.worker.take().map_or(Ok(()), Worker::stop);
         if let Some(watch) = self.shared.clock_watch.take() {
             watch.stop();
         }
+        let stopped = self.worker.take().map_or(Ok(()), Worker::stop);
         match &self.log {
             Log::Embedded(log) => log.close(),
             Log::Kafka(log) => log.close(),
