@@ -1,8 +1,9 @@
-/* Shifts the wall clock of the process that it is preloaded into by CLOCK_SHIFT_S seconds. A namespace cannot do that: it
- * shifts the monotonic clock only. Waits until a time of the wall clock are shifted back, because the kernel's clock is
+/* Shifts the wall clock of the process that it is preloaded into by CLOCK_SHIFT_S seconds: from its start, or, with
+ * CLOCK_SHIFT_WHILE, as long as a file of that name exists. A namespace cannot do that: it shifts the monotonic clock only. Waits until a time of the wall clock are shifted back, because the kernel's clock is
  * the true one. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
@@ -13,11 +14,19 @@
 
 static time_t shift(void) {
   static time_t seconds;
+  static const char *file;
   static int known;
   if (!known) {
     const char *text = getenv("CLOCK_SHIFT_S");
+    file = getenv("CLOCK_SHIFT_WHILE");
     seconds = text ? atol(text) : 0;
     known = 1;
+  }
+  if (seconds && file) {
+    int before = errno;
+    int there = access(file, F_OK) == 0;
+    errno = before;
+    return there ? seconds : 0;
   }
   return seconds;
 }

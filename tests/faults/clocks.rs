@@ -50,8 +50,8 @@ fn patient_joins(dir: &Path, cluster: &Cluster) {
     }
 }
 
-/// Sends one callback as IM does: signed, with the time of IM's clock, which is the right one.
-fn send(ingest: &Process, command: &str, body: &str, signed: bool) {
+/// Posts one callback as IM does: signed, with the time of IM's clock, which is the right one.
+fn callback(ingest: &Process, command: &str, body: &str, signed: bool) -> (u16, String) {
     let mut path = format!("/callback?SdkAppid=1400000000&CallbackCommand={command}&contenttype=json");
     if signed {
         let request_time = (now_ms() / 1_000).to_string();
@@ -59,7 +59,11 @@ fn send(ingest: &Process, command: &str, body: &str, signed: bool) {
         let sign: String = sign.iter().map(|byte| format!("{byte:02x}")).collect();
         path.push_str(&format!("&Sign={sign}&RequestTime={request_time}"));
     }
-    let (status, reply) = post(ingest.callback.as_deref().expect("an ingest"), &path, &[], body);
+    post(ingest.callback.as_deref().expect("an ingest"), &path, &[], body)
+}
+
+fn send(ingest: &Process, command: &str, body: &str, signed: bool) {
+    let (status, reply) = callback(ingest, command, body, signed);
     assert!(
         status == 200 && reply.contains("\"ErrorCode\":0"),
         "{command} at {}: {status} {reply}",
@@ -68,8 +72,8 @@ fn send(ingest: &Process, command: &str, body: &str, signed: bool) {
 }
 
 /// Messages whose two callbacks come in at two ingests, every third again at the third ingest, as IM does after a
-/// time-out.
-fn messages(cluster: &Cluster, signed: bool) {
+/// time-out. Ids of messages begin with `part`.
+fn messages(cluster: &Cluster, part: &str, signed: bool) {
     std::thread::scope(|scope| {
         for thread in 0..8 {
             scope.spawn(move || {
@@ -77,7 +81,7 @@ fn messages(cluster: &Cluster, signed: bool) {
                     let (room, sender) = (number % ROOMS, number % SENDERS);
                     let at = now_ms();
                     let message = format!(
-                        r#""GroupId":"room_{room}","Type":"AVChatRoom","From_Account":"user_{sender}","Operator_Account":"user_{sender}","Random":{number},"MsgId":"{signed}-{number}","MsgBody":[{{"MsgType":"TIMTextElem","MsgContent":{{"Text":"hello"}}}}]"#,
+                        r#""GroupId":"room_{room}","Type":"AVChatRoom","From_Account":"user_{sender}","Operator_Account":"user_{sender}","Random":{number},"MsgId":"{part}-{number}","MsgBody":[{{"MsgType":"TIMTextElem","MsgContent":{{"Text":"hello"}}}}]"#,
                     );
                     let ingest = |n: usize| &cluster.ingests[n % SHIFTS.len()];
                     let (before, after) = ("Group.CallbackBeforeSendMsg", "Group.CallbackAfterSendMsg");
@@ -134,7 +138,7 @@ fn ingests_an_hour_ahead_and_behind_alarm_and_count_right() {
     };
     let mut cluster = Cluster::start_with(dir.path(), &broker.brokers(), &prefix(), (3, 1, 1), &own);
     patient_joins(dir.path(), &cluster);
-    messages(&cluster, false);
+    messages(&cluster, "plain", false);
     cluster.drained();
     right_totals(&cluster, 1);
     for (ingest, shift) in cluster.ingests.iter().zip(SHIFTS) {
@@ -147,7 +151,7 @@ fn ingests_an_hour_ahead_and_behind_alarm_and_count_right() {
         ingest.environment.push(("BARRAGE_INGEST_TOKEN".to_owned(), TOKEN.to_owned()));
         ingest.restart();
     }
-    messages(&cluster, true);
+    messages(&cluster, "signed", true);
     let status = cluster.drained();
     right_totals(&cluster, 2);
     for (ingest, shift) in cluster.ingests.iter().zip(SHIFTS) {
@@ -163,4 +167,69 @@ fn alarms(ingest: &Process, metric: &str, line: &str, shift: i64) {
     println!("{metric} of an ingest whose clock is {shift} s off: {found}");
     assert!((found - shift as f64).abs() < 30.0, "{metric}: {found}");
     assert_eq!(told, shift != 0, "{line}: {}", ingest.log());
+}
+
+/// Clocks that are set while callbacks come, and set back: no callback is refused for it, not the first one, and none is
+/// counted under a wrong time. An ingest that starts while Kafka is away cannot know; it finds out when Kafka is back.
+#[test]
+fn a_clock_that_is_set_at_run_time_alarms_and_loses_nothing() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().expect("a directory");
+    let (library, wrong) = (shifting_library(dir.path()), dir.path().join("wrong"));
+    let broker = Broker::start(1);
+    let own = |role: &str, number: usize| match role {
+        "ingest" => Own::default()
+            .with("LD_PRELOAD", library.display())
+            .with("CLOCK_SHIFT_S", SHIFTS[number])
+            .with("CLOCK_SHIFT_WHILE", wrong.display())
+            .with("BARRAGE_INGEST_TOKEN", TOKEN),
+        _ => Own::default(),
+    };
+    let mut cluster = Cluster::start_with(dir.path(), &broker.brokers(), &prefix(), (3, 1, 1), &own);
+    patient_joins(dir.path(), &cluster);
+    messages(&cluster, "right", true);
+    for (part, is_wrong) in [("wrong", true), ("right-again", false)] {
+        if is_wrong {
+            std::fs::write(&wrong, "").expect("written");
+        } else {
+            std::fs::remove_file(&wrong).expect("removed");
+        }
+        // At once: nothing has come that could have told.
+        messages(&cluster, part, true);
+        for (ingest, shift) in cluster.ingests.iter().zip(SHIFTS) {
+            let expected = if is_wrong { shift as f64 } else { 0.0 };
+            wait_until("the clocks are compared", || {
+                ((ingest.metric("barrage_log_clock_ahead_seconds") - expected).abs() < 30.0).then_some(())
+            });
+            let told =
+                if is_wrong { "this machine's clock and the log's differ" } else { "agrees with the log's again" };
+            if shift != 0 {
+                wait_until("it is told", || ingest.log().contains(told).then_some(()));
+            }
+            assert_eq!(ingest.metric("barrage_ingest_rejected_total"), 0.0);
+        }
+    }
+    cluster.drained();
+    right_totals(&cluster, 3);
+
+    // One that starts with a wrong clock, an empty spool, and without Kafka.
+    std::fs::write(&wrong, "").expect("written");
+    let ingest = &mut cluster.ingests[1];
+    ingest.stop();
+    broker.kill(1);
+    ingest.restart();
+    let join = |ingest: &Process| {
+        let command = "Group.CallbackAfterNewMemberJoin";
+        let body = format!(
+            r#"{{"CallbackCommand":"{command}","GroupId":"other","Type":"AVChatRoom","NewMemberList":[{{"Member_Account":"somebody"}}],"EventTime":{}}}"#,
+            now_ms()
+        );
+        callback(ingest, command, &body, true)
+    };
+    let (status, reply) = join(ingest);
+    assert_ne!(status, 200, "a clock that nobody has compared: {reply}");
+    broker.restart(1);
+    wait_until("callbacks are taken", || (join(ingest).0 == 200).then_some(()));
+    let status = cluster.drained();
+    replays_cleanly(dir.path(), &broker.brokers(), cluster, &status);
 }

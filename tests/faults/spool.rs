@@ -1,12 +1,18 @@
-//! The spool's disk is full.
+//! The spool's disk is full, and a record that Kafka does not take.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::common::cluster::{Own, Process};
-use crate::common::scene::{Scene, Setting};
-use crate::common::{skipped, wait_until};
+use barrage_event::Partition;
+use barrage_event::routes::partition_of;
+use barrage_kafka_fixture::{Broker, prefix};
+
+use crate::common::cluster::{Cluster, Own, Process};
+use crate::common::scene::{Scene, Setting, alone, replays_cleanly};
+use crate::common::{get, post, skipped, wait_until, wait_until_told};
+use crate::topics::Administrator;
 
 /// A file system of its own, of a few MiB in memory; gone when dropped.
 struct SmallDisk(PathBuf);
@@ -47,7 +53,7 @@ fn refuses_loudly(ingest: &Process, reason: &str) {
 fn a_full_spool_refuses_loudly_and_is_empty_again_when_the_broker_is_back() {
     let setting = Setting { padding: 8 << 10, ..Setting::default() };
     let mounted = std::sync::Mutex::new(None);
-    let mut scene = Scene::start_with(&setting, barrage_kafka_fixture::Broker::start, |dir, role, number| {
+    let mut scene = Scene::start_with(&setting, Broker::start, |dir, role, number| {
         // What IM waits for; the others of the tests are more patient than IM.
         let own = Own::default().with("BARRAGE_INGEST_APPEND_BUDGET_MS", 1_500);
         if (role, number) == ("ingest", 0) {
@@ -122,4 +128,129 @@ fn a_full_spool_refuses_loudly_and_is_empty_again_when_the_broker_is_back() {
     });
     println!("the next outage: {} refused {:?}", next.open, next.refusals);
     scene.end();
+}
+
+const APP: u32 = 1_400_000_000;
+/// What the topic takes of one batch while it is set wrong, and what is too large for that.
+const LIMIT: usize = 64 << 10;
+const LARGE: usize = 100 << 10;
+
+/// So many characters that no codec makes shorter: what a topic refuses is what was compressed.
+fn noise(length: usize) -> String {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    // Digits, letters and signs, none of which JSON escapes.
+    let next = move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        char::from(b'0' + (state % 43) as u8)
+    };
+    std::iter::repeat_with(next).take(length).collect()
+}
+
+/// Sends messages, and remembers how many each room has.
+#[derive(Default)]
+struct Messages {
+    sent: BTreeMap<String, u64>,
+    number: u64,
+}
+
+impl Messages {
+    /// One message, delivered, as large as that; it is to be answered OK.
+    fn send(&mut self, ingest: &Process, room: &str, padding: usize) {
+        let command = "Group.CallbackAfterSendMsg";
+        let number = self.number;
+        self.number += 1;
+        *self.sent.entry(room.to_owned()).or_insert(0) += 1;
+        let body = format!(
+            r#"{{"CallbackCommand":"{command}","GroupId":"{room}","Type":"AVChatRoom","From_Account":"user_{}","Random":{number},"MsgSeq":{},"MsgTime":1767268800,"MsgId":"m-{number}","MsgBody":[{{"MsgType":"TIMTextElem","MsgContent":{{"Text":"hello"}}}}],"CloudCustomData":"{}","EventTime":1767268800501}}"#,
+            number % 7,
+            number + 1,
+            noise(padding),
+        );
+        let path = format!("/callback?SdkAppid={APP}&CallbackCommand={command}&contenttype=json");
+        let (status, reply) = post(ingest.callback.as_deref().expect("an ingest"), &path, &[], &body);
+        assert!(status == 200 && reply.contains("\"ErrorCode\":0"), "{room}: {status} {reply}");
+    }
+
+    /// Waits until these rooms show every message that was sent to them.
+    fn shown<'r>(&self, cluster: &Cluster, rooms: impl IntoIterator<Item = &'r String>) {
+        for room in rooms {
+            let sent = self.sent.get(room).copied().unwrap_or(0);
+            wait_until_told("every message is counted", || {
+                let (status, answer) = get(cluster.query(), &format!("/v1/rooms/{room}"));
+                let delivered = answer["messages"]["delivered"].as_u64();
+                assert!(delivered.is_none_or(|delivered| delivered <= sent), "{room} has {sent} messages: {answer}");
+                if status == 200 && delivered == Some(sent) { Ok(()) } else { Err(answer) }
+            });
+        }
+    }
+}
+
+/// A topic that was set to take less than a callback is: that callback and all behind it in its partition wait, answered
+/// OK, told of, and skipped by nobody. The numbers of the others go on, also after an outage in which all of them got into
+/// the spool.
+#[test]
+fn a_record_that_kafka_does_not_take_holds_up_its_own_partition_and_nothing_is_skipped() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().expect("a directory");
+    let broker = Broker::start(1);
+    let own = |_: &str, _: usize| {
+        // What is stuck is soon more than what may be under way.
+        Own::default().with("BARRAGE_SPOOL_DRAIN_BYTES_MAX", 64 << 10).with("BARRAGE_KAFKA_WATCH_TOPICS_MS", 1_000)
+    };
+    let cluster = Cluster::start_with(dir.path(), &broker.brokers(), &prefix(), (1, 1, 1), &own);
+    let ingest = &cluster.ingests[0];
+    // One room in each partition.
+    let mut rooms: BTreeMap<u16, String> = BTreeMap::new();
+    for number in 0..100 {
+        let room = format!("room_{number}");
+        rooms.entry(partition_of(APP, &room, 4)).or_insert(room);
+    }
+    assert_eq!(rooms.len(), 4);
+    let stuck = Partition::room(*rooms.keys().next().expect("four"));
+    let stuck_room = rooms[&stuck.index].clone();
+    let others: Vec<String> = rooms.values().filter(|room| **room != stuck_room).cloned().collect();
+    let mut messages = Messages::default();
+    let everywhere = |messages: &mut Messages, times: usize| {
+        (0..times).for_each(|_| rooms.values().for_each(|room| messages.send(ingest, room, 0)));
+    };
+    everywhere(&mut messages, 3);
+    messages.shown(&cluster, rooms.values());
+
+    let admin = Administrator::new(&broker);
+    let topic = format!("{}room", cluster.prefix);
+    admin.limit(&topic, LIMIT);
+    messages.send(ingest, &stuck_room, LARGE);
+    let before = messages.sent[&stuck_room] - 1;
+    everywhere(&mut messages, 40);
+    for _ in 0..80 {
+        messages.send(ingest, &stuck_room, 2 << 10);
+    }
+    messages.shown(&cluster, &others);
+    wait_until("it is told", || ingest.log().contains(&format!("Kafka refuses a record for {stuck}")).then_some(()));
+    assert_eq!(ingest.metric("barrage_log_blocked_partitions"), 1.0);
+    wait_until("it waits in the spool", || (ingest.metric("barrage_spool_waiting_records") > 100.0).then_some(()));
+    assert_eq!(ingest.metric("barrage_spool_failed"), 0.0);
+
+    broker.halt(1);
+    everywhere(&mut messages, 10);
+    wait_until("all partitions are in the spool", || (ingest.metric("barrage_spool_partitions") >= 4.0).then_some(()));
+    broker.resume(1);
+    messages.shown(&cluster, &others);
+    everywhere(&mut messages, 5);
+    messages.shown(&cluster, &others);
+    let (_, answer) = get(cluster.query(), &format!("/v1/rooms/{stuck_room}"));
+    assert_eq!(answer["messages"]["delivered"], before, "nothing gets past what is refused: {answer}");
+    println!(
+        "{} messages of {stuck_room} wait: {} records in the spool",
+        messages.sent[&stuck_room] - before,
+        ingest.metric("barrage_spool_waiting_records")
+    );
+
+    admin.limit(&topic, 3 << 20);
+    let status = cluster.drained();
+    messages.shown(&cluster, rooms.values());
+    assert_eq!(ingest.metric("barrage_log_blocked_partitions"), 0.0);
+    replays_cleanly(dir.path(), &broker.brokers(), cluster, &status);
 }

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use barrage_event::routes::partition_of;
-use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
@@ -18,16 +20,27 @@ use crate::common::{escape, get_text, run_with, wait_until, wait_until_told};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// An administrator who does what should not be done.
-struct Administrator {
+pub(crate) struct Administrator {
     client: AdminClient<DefaultClientContext>,
     runtime: tokio::runtime::Runtime,
 }
 
 impl Administrator {
-    fn new(broker: &Broker) -> Self {
+    pub(crate) fn new(broker: &Broker) -> Self {
         let client = ClientConfig::new().set("bootstrap.servers", broker.brokers()).create().expect("a client");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         Self { client, runtime }
+    }
+
+    /// Sets the largest batch that a topic takes, and all else back to what the cluster has, but for the time of records.
+    pub(crate) fn limit(&self, topic: &str, bytes_max: usize) {
+        let bytes_max = bytes_max.to_string();
+        let new = AlterConfig::new(ResourceSpecifier::Topic(topic))
+            .set("max.message.bytes", &bytes_max)
+            .set("message.timestamp.type", "LogAppendTime")
+            .set("retention.ms", "-1");
+        let set = self.runtime.block_on(self.client.alter_configs([&new], &AdminOptions::new()));
+        set.expect("answered")[0].as_ref().expect("set");
     }
 
     fn grow(&self, topic: &str, partitions: usize) {

@@ -96,6 +96,8 @@ pub struct Rules {
     /// One distribution at a time. Holds what is on disk.
     journal: Mutex<Journal>,
     active: RwLock<Arc<RulesVersion>>,
+    /// What is configured, while the store that it is compared with was not reached yet.
+    waiting: Mutex<Option<String>>,
 }
 
 /// Checks a rule set without applying it.
@@ -219,6 +221,7 @@ impl Rules {
             clock,
             active: RwLock::new(Arc::new(journal.rules.clone())),
             journal: Mutex::new(journal),
+            waiting: Mutex::default(),
         };
         let mut journal = rules.journal.lock().unwrap_or_else(PoisonError::into_inner);
         if journal.status == Status::Pending {
@@ -229,8 +232,12 @@ impl Rules {
         } else {
             rules.activate(&journal.rules)?;
         }
-        if configured.is_some() && configured != journal.configured && rules.store.is_reachable() {
-            rules.apply_configured(&mut journal, configured)?;
+        if configured.is_some() && configured != journal.configured {
+            if rules.store.is_reachable() {
+                rules.apply_configured(&mut journal, configured)?;
+            } else {
+                rules.wait_to_apply(&journal, configured);
+            }
         }
         drop(journal);
         Ok(rules)
@@ -276,7 +283,8 @@ impl Rules {
     }
 
     /// Looks whether another process applied rules, and uses them. A version that was begun more than
-    /// [`UNFINISHED_AFTER_MS`] ago and is not everywhere is finished: whoever began it is gone.
+    /// [`UNFINISHED_AFTER_MS`] ago and is not everywhere is finished: whoever began it is gone. What is configured and could
+    /// not be applied at the start is applied now.
     ///
     /// # Errors
     /// A [`DistributeError`]; the rules that were active stay so.
@@ -288,7 +296,7 @@ impl Rules {
         if unfinished {
             self.distribute(&mut journal, &|_| None)?;
         }
-        Ok(())
+        self.apply_waiting(&mut journal)
     }
 
     /// Takes over what the store has that this process does not know yet.
@@ -307,6 +315,38 @@ impl Rules {
     /// The version that ingest uses; 0 before the first.
     fn current_used(&self) -> u32 {
         self.handle.current().version()
+    }
+
+    /// Keeps what is configured until the store is reached.
+    fn wait_to_apply(&self, journal: &Journal, configured: Option<String>) {
+        tracing::warn!(
+            in_force = journal.rules.version,
+            "the [rules] of the configuration file are other than those of the last start: they are applied when Kafka is \
+             reached; until then the version that was last seen stays in force"
+        );
+        *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) = configured;
+    }
+
+    /// As a start does that reaches the store.
+    fn apply_waiting(&self, journal: &mut Journal) -> Result<(), DistributeError> {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        // A version that is on its way is somebody's, perhaps one that did the same.
+        if waiting.is_none() || !self.store.is_reachable() || journal.status == Status::Pending {
+            return Ok(());
+        }
+        if *waiting != journal.configured {
+            match self.apply_configured(journal, waiting.clone()) {
+                Ok(()) => {
+                    let version = journal.rules.version;
+                    tracing::info!(version, "the [rules] of the configuration file are applied");
+                }
+                // The next look shows what the others applied.
+                Err(DistributeError::Journal(JournalError::Overtaken { .. })) => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        *waiting = None;
+        Ok(())
     }
 
     fn apply_configured(&self, journal: &mut Journal, configured: Option<String>) -> Result<(), DistributeError> {
@@ -404,5 +444,150 @@ impl Rules {
         *self.active.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules.clone());
         self.metrics.rules_version(rules.version);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use barrage_log::{EmbeddedLog, EmbeddedOptions, EventLog};
+    use prometheus_client::registry::Registry;
+
+    use super::*;
+    use crate::clock::SystemClock;
+
+    const FIRST: &str = "[before.mute]\nusers = [\"troll\"]\n";
+    const SECOND: &str = "[before.mute]\nusers = [\"troll\", \"ogre\"]\n";
+    const COMMAND: &str = "[before.mute]\nrooms = [\"cellar\"]\n";
+
+    /// What several processes share, and whether it is reached.
+    #[derive(Debug, Default)]
+    struct Topic {
+        journal: Mutex<Option<Journal>>,
+        reached: AtomicBool,
+        overtaken: AtomicBool,
+    }
+
+    impl Store for Arc<Topic> {
+        fn read_journal(&self) -> Result<Option<Journal>, JournalError> {
+            Ok(self.journal.lock().expect("no panic").clone())
+        }
+
+        fn write_journal(&self, journal: &Journal) -> Result<(), JournalError> {
+            if !self.is_reachable() {
+                return Err(JournalError::Unreachable("it is away".to_owned()));
+            }
+            if self.overtaken.swap(false, Ordering::Relaxed) {
+                return Err(JournalError::Overtaken { version: journal.rules.version });
+            }
+            *self.journal.lock().expect("no panic") = Some(journal.clone());
+            Ok(())
+        }
+
+        fn write_history(&self, _: &RulesVersion) -> Result<(), JournalError> {
+            Ok(())
+        }
+
+        fn read_history(&self) -> Result<Vec<RulesVersion>, JournalError> {
+            Ok(Vec::new())
+        }
+
+        fn is_reachable(&self) -> bool {
+            self.reached.load(Ordering::Relaxed)
+        }
+    }
+
+    /// One log, and processes that start on it.
+    struct Place {
+        topic: Arc<Topic>,
+        log: Arc<dyn EventLog>,
+        _dir: tempfile::TempDir,
+    }
+
+    impl Place {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().expect("works in a test");
+            let options = EmbeddedOptions { room_partitions: 1, user_partitions: 1, ..EmbeddedOptions::default() };
+            let log = EmbeddedLog::open(dir.path(), &options, barrage_log::Metrics::default());
+            Self { topic: Arc::default(), log: Arc::new(log.expect("works in a test")), _dir: dir }
+        }
+
+        fn reach(&self, reached: bool) {
+            self.topic.reached.store(reached, Ordering::Relaxed);
+        }
+
+        fn start(&self, configured: &str) -> Rules {
+            let configured = RuleSet::from_toml(configured).expect("rules");
+            Rules::begin(
+                Box::new(Arc::clone(&self.topic)),
+                Arc::new(Appender::new(Arc::clone(&self.log), 7)),
+                Some(&configured),
+                &|_| None,
+                Metrics::register(&mut Registry::default()),
+                Arc::new(SystemClock),
+            )
+            .expect("it starts")
+        }
+    }
+
+    /// Version in force, and the one that ingest uses.
+    fn versions(rules: &Rules) -> (u32, u32) {
+        (rules.current().version, rules.handle().current().version())
+    }
+
+    #[test]
+    fn what_is_configured_is_applied_when_the_topic_is_reached_at_last() {
+        let place = Place::new();
+        place.reach(true);
+        assert_eq!(versions(&place.start(FIRST)), (1, 1));
+
+        place.reach(false);
+        let (same, other) = (place.start(FIRST), place.start(SECOND));
+        for rules in [&same, &other] {
+            rules.refresh().expect("nothing to do");
+            assert_eq!(versions(rules), (1, 1), "the version that was last seen stays in force");
+        }
+        place.reach(true);
+        for _ in 0..2 {
+            other.refresh().expect("applied");
+            assert_eq!(versions(&other), (2, 2), "once");
+        }
+        assert_eq!(other.current().toml, RuleSet::from_toml(SECOND).expect("rules").to_toml());
+        assert_eq!(other.current().applied_by, CONFIGURATION);
+
+        // Its file did not change, so it takes nothing back.
+        same.refresh().expect("followed");
+        assert_eq!(versions(&same), (2, 2));
+    }
+
+    #[test]
+    fn what_a_command_applied_meanwhile_is_not_taken_back_by_the_same_configuration() {
+        let place = Place::new();
+        place.reach(true);
+        let running = place.start(FIRST);
+        place.reach(false);
+        let started = place.start(FIRST);
+        place.reach(true);
+        running.apply(COMMAND, "somebody").expect("applied");
+        started.refresh().expect("followed");
+        started.refresh().expect("nothing to do");
+        assert_eq!(versions(&started), (2, 2));
+        assert_eq!(started.current().applied_by, "somebody");
+    }
+
+    #[test]
+    fn who_is_overtaken_looks_again() {
+        let place = Place::new();
+        place.reach(true);
+        drop(place.start(FIRST));
+        place.reach(false);
+        let started = place.start(SECOND);
+        place.reach(true);
+        place.topic.overtaken.store(true, Ordering::Relaxed);
+        started.refresh().expect("somebody else was faster, which is no error");
+        assert_eq!(versions(&started), (1, 1));
+        started.refresh().expect("applied");
+        assert_eq!(versions(&started), (2, 2));
     }
 }

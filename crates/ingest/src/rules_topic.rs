@@ -56,7 +56,15 @@ impl RulesTopic {
         *self.topic.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(topic));
     }
 
-    fn topic(&self) -> Option<Arc<ControlTopic>> {
+    /// Whether a row of the topic is about rules; others are, among other things, for the comparison of clocks.
+    #[must_use]
+    pub fn concerns(key: &[u8]) -> bool {
+        key.starts_with(PREFIX.as_bytes())
+    }
+
+    /// The topic, once it is reached.
+    #[must_use]
+    pub fn topic(&self) -> Option<Arc<ControlTopic>> {
         self.topic.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -164,5 +172,6 @@ mod tests {
         for other in [&b"log"[..], b"rules/x/active", b"rules/1", b"\xff\xfe", b""] {
             assert_eq!(parse_key(other), None, "{other:?}");
         }
+        assert!(RulesTopic::concerns(key(7, "active").as_bytes()) && !RulesTopic::concerns(b"log"));
     }
 }

@@ -4,6 +4,7 @@
 //! and only then requests; order of stopping: callbacks first, so that whatever was answered OK is in the log or the
 //! spool, then partitions, then reads, then the log.
 
+mod clock_watch;
 mod listeners;
 mod open;
 mod ownership;

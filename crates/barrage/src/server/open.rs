@@ -18,6 +18,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::Role;
+use super::clock_watch::ClockWatch;
 use super::listeners::Addresses;
 use super::ownership::{self, Ownership};
 use super::shared_rules::{self, Follower};
@@ -73,6 +74,7 @@ struct Shared {
     spools: Arc<Spools>,
     teller: Mutex<Option<Teller>>,
     follower: Option<Follower>,
+    clock_watch: Option<ClockWatch>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -161,12 +163,11 @@ impl Parts {
         if role.ingests() || role.queries() {
             let (tell, changed) = mpsc::channel();
             let topic = if reached { Some(shared_rules::open(options, tell.clone())?) } else { None };
-            // The first callback is stamped, and its signature judged, by a clock that was compared already.
-            if let Some(Err(error)) = topic.as_ref().filter(|_| role.ingests()).map(|topic| log.compare_clocks(topic)) {
-                tracing::warn!(%error, "this machine's clock could not be compared with the log's yet");
-            }
             let proposer = incarnation(&*clock)?;
             let topic = Arc::new(RulesTopic::new(&data_dir, proposer, topic)?);
+            if role.ingests() {
+                shared.clock_watch = Some(ClockWatch::start(Arc::clone(&log), Arc::clone(&topic))?);
+            }
             let appender = Arc::new(Appender::new(Arc::clone(&as_log), proposer));
             // Only ingest applies what is configured: a query process may have another file, or none.
             let configured = config.rules.as_ref().filter(|_| role.ingests());
@@ -197,14 +198,14 @@ impl Parts {
             let statistics = crate::statistics::statistics();
             let mut options = worker_options(&config, Box::new(notifications::Topic::open(options)?))?;
             options.marks = table.clone().map(|table| others_marks(table, &api_key, &config));
-            options.is_owner = Some(group_knows(&shared.group));
+            let is_owner = group_knows(&shared.group);
+            options.is_owner = Some(Arc::clone(&is_owner));
             let started = Worker::start_without_partitions(&options, Arc::clone(&as_log), statistics, &mut registry)?;
             let scans = config.query.scans_in_flight_max;
             local = Some(Local::with_snapshots(started.stores(), started.snapshots(), scans));
             if let (Some(table), Some(topic), Some(address)) = (&table, owners_topic, grpc) {
-                let parts = (started.assignments(), started.stores());
-                let ownership = Ownership::new(parts, Arc::clone(table), topic, process.clone(), address);
-                let ownership = Arc::new(ownership);
+                let given = (started.assignments(), is_owner);
+                let ownership = Arc::new(Ownership::new(given, Arc::clone(table), topic, process.clone(), address));
                 shared.threads.push(ownership.keep_telling().context("a thread could not be started")?);
                 let group = log.join(Arc::clone(&ownership) as Arc<dyn barrage_log::Owner>)?;
                 *shared.group.lock().unwrap_or_else(PoisonError::into_inner) = Some(group);
@@ -323,6 +324,9 @@ impl Parts {
     pub(super) fn close(mut self) -> anyhow::Result<()> {
         if let Some(follower) = &mut self.shared.follower {
             follower.stop();
+        }
+        if let Some(watch) = self.shared.clock_watch.take() {
+            watch.stop();
         }
         let stopped = self.worker.take().map_or(Ok(()), Worker::stop);
         match &self.log {

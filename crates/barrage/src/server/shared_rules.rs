@@ -18,9 +18,11 @@ pub(super) type Changed = mpsc::Receiver<()>;
 
 /// Opens the topic; every change of it is told.
 pub(super) fn open(options: &KafkaOptions, tell: mpsc::Sender<()>) -> Result<ControlTopic, barrage_log::OpenError> {
-    // Nobody listens any more when the process stops.
-    ControlTopic::open(options, TOPIC, move |_| {
-        let _ = tell.send(());
+    ControlTopic::open(options, TOPIC, move |row| {
+        if RulesTopic::concerns(&row.key) {
+            // Nobody listens any more when the process stops.
+            let _ = tell.send(());
+        }
     })
 }
 

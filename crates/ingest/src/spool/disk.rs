@@ -20,8 +20,9 @@ use crate::clock::{Clock as _, SystemClock};
 const SEND_WITHIN: Duration = Duration::from_secs(29 * 86_400);
 /// How long a disk that failed is left alone.
 const TRY_AGAIN: Duration = Duration::from_secs(2);
-/// Longer than it takes to make the files anew: nobody else tries meanwhile.
-const ANEW_WITHIN: Duration = Duration::from_secs(3_600);
+/// The files, and what they are called on their way out.
+const FILES: &str = "records";
+const DRAINED: &str = "drained-";
 /// Names the log that the records are meant for.
 const OWNER_FILE: &str = "log.json";
 
@@ -80,8 +81,8 @@ pub(super) struct Disk {
     next: BTreeMap<Partition, u64>,
     /// Bytes of records since the directory was empty.
     bytes: u64,
-    /// Why nothing is taken, and when to try again.
-    failed: Option<(String, Instant)>,
+    /// Why nothing is taken, and when to try again; none while that is being done.
+    failed: Option<(String, Option<Instant>)>,
     /// Why nothing more is taken until everything was drained: `bytes_max` is used up.
     full: Option<String>,
 }
@@ -97,6 +98,16 @@ impl Disk {
         log: &dyn EventLog,
         metrics: &SpoolMetrics,
     ) -> Result<Self, SpoolError> {
+        Self::open_at(dir, options, log, metrics, SystemClock.now_ms())
+    }
+
+    fn open_at(
+        dir: &Path,
+        options: &SpoolOptions,
+        log: &dyn EventLog,
+        metrics: &SpoolMetrics,
+        now_ms: i64,
+    ) -> Result<Self, SpoolError> {
         fs::create_dir_all(dir).map_err(io_error("make the directory", dir))?;
         check_owner(dir, log.uuid())?;
         let embedded = EmbeddedOptions {
@@ -109,18 +120,20 @@ impl Disk {
             chunk_cache_bytes_max: 8 << 20,
             ..EmbeddedOptions::default()
         };
-        let files = dir.join("records");
+        let files = dir.join(FILES);
+        remove_drained(dir);
         let open = || {
             EmbeddedLog::open(&files, &embedded, barrage_log::Metrics::default())
                 .map_err(|source| SpoolError::Open { path: files.clone(), source })
         };
         let mut opened = open()?;
-        let expired = expired_records(&opened);
+        let expired = expired_records(&opened, now_ms);
         if expired > 0 {
             opened.close();
             drop(opened);
-            let aside = dir.join(format!("expired-{}", SystemClock.now_ms()));
+            let aside = dir.join(format!("expired-{now_ms}"));
             fs::rename(&files, &aside).map_err(io_error("move aside", &files))?;
+            sync_dir(dir).map_err(io_error("sync", dir))?;
             metrics.expired.set(i64::try_from(expired).unwrap_or(i64::MAX));
             tracing::error!(
                 records = expired, moved_to = %aside.display(),
@@ -175,9 +188,7 @@ impl Disk {
 
     /// Enqueues records as one unit. The batch is empty after success.
     pub(super) fn append(&mut self, batch: &mut AppendBatch) -> Result<Ack, AppendError> {
-        if !self.try_again()
-            && let Some(reason) = self.failed()
-        {
+        if let Some(reason) = self.failed() {
             return Err(AppendError::Failed { reason: reason.into() });
         }
         let bytes = batch.bytes() as u64;
@@ -208,54 +219,44 @@ impl Disk {
         if self.failed.is_none()
             && let Health::Failed { reason } = self.log.health()
         {
-            self.failed = Some((reason.to_string(), Instant::now() + TRY_AGAIN));
+            self.failed = Some((reason.to_string(), Some(Instant::now() + TRY_AGAIN)));
         }
     }
 
-    /// Tries a failed disk again when that is due; whether it takes records again.
-    pub(super) fn try_again(&mut self) -> bool {
-        self.failed.as_ref().is_some_and(|(_, again)| Instant::now() >= *again) && self.reopen() && self.full.is_none()
-    }
-
-    /// Opens the files again: a full disk may have room now. What was durable is still there.
-    fn reopen(&mut self) -> bool {
-        self.log.close();
-        // The last file has some room left whatever failed: without a look the next records would be lost again.
-        let room = EmbeddedLog::check_room(&self.dir, &self.options).map_err(|error| error.to_string());
-        let open = || EmbeddedLog::open(&self.dir, &self.options, barrage_log::Metrics::default());
-        match room.and_then(|()| open().map_err(|error| error.to_string())) {
-            Ok(log) => {
-                self.install(log);
-                true
-            }
-            Err(reason) => {
-                self.failed = Some((reason, Instant::now() + TRY_AGAIN));
-                false
-            }
-        }
-    }
-
-    /// Begins anew with an empty directory, when everything was acknowledged by the log and nothing is on its way here.
-    /// This is also what makes room on a disk that was full. Nothing is taken until [`Disk::begun_anew`]: what is done in
-    /// between waits for the disk many times over, and no append should wait with it.
-    pub(super) fn begin_anew(&mut self) -> Option<Anew> {
-        if self.failed.as_ref().is_some_and(|(_, again)| Instant::now() < *again) {
+    /// What is to be done with the files now, if anything: with `drained`, when everything was acknowledged by the log,
+    /// they are made anew, which is also what makes room on a disk that was full; those of a disk that failed are opened
+    /// again.
+    ///
+    /// Nothing is taken until [`Disk::done`]: every step of it waits for the disk, and no append should wait with it.
+    pub(super) fn work(&mut self, drained: bool) -> Option<Work> {
+        let failed = match &self.failed {
+            None => false,
+            Some((_, Some(again))) if Instant::now() >= *again => true,
+            Some(_) => return None,
+        };
+        let anew = drained && self.is_used();
+        if !anew && !failed {
             return None;
         }
-        self.failed = Some(("the spool's files are being made anew".to_owned(), Instant::now() + ANEW_WITHIN));
-        Some(Anew { dir: self.dir.clone(), options: self.options.clone(), old: Arc::clone(&self.log) })
+        let reason = self.failed.take().map_or_else(|| "the spool's files are being made anew".to_owned(), |f| f.0);
+        self.failed = Some((reason, None));
+        Some(Work { dir: self.dir.clone(), options: self.options.clone(), old: Arc::clone(&self.log), anew })
     }
 
-    /// Takes the new files, or notes that there are none yet.
-    pub(super) fn begun_anew(&mut self, made: Result<EmbeddedLog, String>) {
-        match made {
+    /// Takes the files that were opened, or notes that there are none yet.
+    pub(super) fn done(&mut self, work: Done) {
+        match work.made {
             Ok(log) => {
-                self.full = None;
+                if work.anew {
+                    self.full = None;
+                }
                 self.install(log);
             }
             Err(error) => {
-                tracing::error!(dir = %self.dir.display(), error, "the spool cannot be made anew; it is tried again");
-                self.failed = Some((error, Instant::now() + TRY_AGAIN));
+                if work.anew {
+                    tracing::error!(dir = %self.dir.display(), error, "the spool cannot be made anew; it is tried again");
+                }
+                self.failed = Some((error, Some(Instant::now() + TRY_AGAIN)));
             }
         }
     }
@@ -281,23 +282,72 @@ impl Disk {
     }
 }
 
-/// The drained files, on their way out.
+/// Something to be done with the files, beside the spool's lock.
 #[derive(Debug)]
-pub(super) struct Anew {
+pub(super) struct Work {
     dir: PathBuf,
     options: EmbeddedOptions,
     old: Arc<EmbeddedLog>,
+    /// Everything in them was acknowledged by the log.
+    anew: bool,
 }
 
-impl Anew {
-    /// Removes them and makes new ones.
-    pub(super) fn make(self) -> Result<EmbeddedLog, String> {
+/// What came of it.
+#[derive(Debug)]
+pub(super) struct Done {
+    made: Result<EmbeddedLog, String>,
+    anew: bool,
+}
+
+impl Work {
+    pub(super) fn run(self) -> Done {
         self.old.close();
-        if let Err(error) = fs::remove_dir_all(&self.dir) {
-            tracing::warn!(dir = %self.dir.display(), %error, "drained files of the spool could not be removed");
-        }
-        EmbeddedLog::open(&self.dir, &self.options, barrage_log::Metrics::default()).map_err(|error| error.to_string())
+        let ready = if self.anew { self.set_aside() } else { self.check_room() };
+        let open = || EmbeddedLog::open(&self.dir, &self.options, barrage_log::Metrics::default());
+        let made = ready.and_then(|()| open().map_err(|error| error.to_string()));
+        Done { made, anew: self.anew }
     }
+
+    /// Takes the drained files out of the way, as a whole: a log of which a part was removed when the process was killed
+    /// would not open any more.
+    fn set_aside(&self) -> Result<(), String> {
+        let Some(parent) = self.dir.parent() else { return Ok(()) };
+        let aside = parent.join(format!("{DRAINED}{}", SystemClock.now_ms()));
+        match fs::rename(&self.dir, &aside).and_then(|()| sync_dir(parent)) {
+            // An attempt before this one came so far.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(format!("cannot move {} aside: {error}", self.dir.display()));
+            }
+            _ => {}
+        }
+        // Before the new ones are made: a disk that is full has no room for both.
+        remove_drained(parent);
+        Ok(())
+    }
+
+    /// What was durable is still there. The last file has some room left whatever failed: without a look the next records
+    /// would be lost again.
+    fn check_room(&self) -> Result<(), String> {
+        EmbeddedLog::check_room(&self.dir, &self.options).map_err(|error| error.to_string())
+    }
+}
+
+/// Removes drained files, also those that an earlier process did not get to.
+fn remove_drained(dir: &Path) {
+    let Ok(entries) = fs::read_dir(dir) else { return };
+    for entry in entries.filter_map(Result::ok) {
+        if !entry.file_name().to_string_lossy().starts_with(DRAINED) {
+            continue;
+        }
+        let dir = entry.path();
+        if let Err(error) = fs::remove_dir_all(&dir) {
+            tracing::warn!(dir = %dir.display(), %error, "drained files of the spool could not be removed");
+        }
+    }
+}
+
+fn sync_dir(dir: &Path) -> io::Result<()> {
+    fs::File::open(dir)?.sync_all()
 }
 
 fn check_owner(dir: &Path, uuid: u128) -> Result<(), SpoolError> {
@@ -318,16 +368,15 @@ fn check_owner(dir: &Path, uuid: u128) -> Result<(), SpoolError> {
             fs::write(&new, text).map_err(io_error("write", &new))?;
             fs::File::open(&new).and_then(|file| file.sync_all()).map_err(io_error("sync", &new))?;
             fs::rename(&new, &path).map_err(io_error("replace", &path))?;
-            fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(io_error("sync", dir))
+            sync_dir(dir).map_err(io_error("sync", dir))
         }
         Err(error) => Err(io_error("read", &path)(error)),
     }
 }
 
 /// How many records there are when the oldest of them is too old to be sent.
-fn expired_records(log: &EmbeddedLog) -> u64 {
-    let oldest_allowed =
-        SystemClock.now_ms().saturating_sub(i64::try_from(SEND_WITHIN.as_millis()).unwrap_or(i64::MAX));
+fn expired_records(log: &EmbeddedLog, now_ms: i64) -> u64 {
+    let oldest_allowed = now_ms.saturating_sub(i64::try_from(SEND_WITHIN.as_millis()).unwrap_or(i64::MAX));
     let (mut records, mut expired) = (0, false);
     for partition in log.all_partitions() {
         let (start, end) = (log.start(partition), log.end(partition));
@@ -354,4 +403,176 @@ pub(super) fn read(
         if record.offset.next().0 >= end { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
     Ok(next.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROOM: Partition = Partition::room(0);
+    const DAY_MS: i64 = 86_400_000;
+
+    /// The log that records are meant for, and a spool's directory.
+    struct Place {
+        dir: tempfile::TempDir,
+        log: EmbeddedLog,
+    }
+
+    impl Place {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().expect("works in a test");
+            let options = EmbeddedOptions { room_partitions: 1, user_partitions: 1, ..EmbeddedOptions::default() };
+            let log = EmbeddedLog::open(&dir.path().join("log"), &options, barrage_log::Metrics::default());
+            Self { log: log.expect("works in a test"), dir }
+        }
+
+        fn spool(&self) -> PathBuf {
+            self.dir.path().join("spool")
+        }
+
+        fn open(&self, metrics: &SpoolMetrics) -> Disk {
+            let options = SpoolOptions { segment_bytes: 1 << 20, ..SpoolOptions::default() };
+            Disk::open(&self.spool(), &options, &self.log, metrics).expect("it opens whatever was left")
+        }
+
+        /// What lies in the spool's directory, but for `log.json`.
+        fn found(&self) -> Vec<String> {
+            let entries = fs::read_dir(self.spool()).expect("there");
+            let names = entries.map(|entry| entry.expect("readable").file_name().to_string_lossy().into_owned());
+            let mut names: Vec<String> = names.filter(|name| name != OWNER_FILE).collect();
+            names.sort();
+            names
+        }
+    }
+
+    fn append(disk: &mut Disk, bytes: usize) {
+        let mut batch = AppendBatch::new();
+        batch.push(ROOM, |buf| buf.resize(bytes, 7));
+        disk.append(&mut batch).expect("taken").wait().expect("durable");
+    }
+
+    /// A process may be killed between any two steps of making the files anew, each removal of a file among them.
+    #[test]
+    fn whatever_is_left_of_drained_files_the_next_start_begins_with_empty_ones() {
+        let files_of = |dir: &Path| {
+            let entries = fs::read_dir(dir).expect("there");
+            let mut files: Vec<PathBuf> = entries.map(|entry| entry.expect("readable").path()).collect();
+            files.sort();
+            files
+        };
+        let killed_after = |removed: usize, backwards: bool| {
+            let place = Place::new();
+            let mut disk = place.open(&SpoolMetrics::default());
+            for _ in 0..8 {
+                append(&mut disk, 300 << 10);
+            }
+            disk.close();
+            let work = disk.work(true).expect("it was used");
+            // As far as it came.
+            let aside = place.spool().join(format!("{DRAINED}1"));
+            fs::rename(&work.dir, &aside).expect("moved");
+            let mut files = files_of(&aside);
+            let all = files.len();
+            if backwards {
+                files.reverse();
+            }
+            files.iter().take(removed).for_each(|file| fs::remove_file(file).expect("removed"));
+            drop((work, disk));
+            let mut disk = place.open(&SpoolMetrics::default());
+            assert!(!disk.is_used(), "nothing that was drained is sent again");
+            assert_eq!(place.found(), [FILES], "killed after {removed}");
+            append(&mut disk, 10);
+            all
+        };
+        let all = killed_after(0, false);
+        assert!(all > 3, "several segments and what belongs to them: {all}");
+        for backwards in [false, true] {
+            (1..=all).for_each(|removed| assert_eq!(killed_after(removed, backwards), all));
+        }
+    }
+
+    #[test]
+    fn drained_files_are_made_anew_out_of_the_way_of_those_who_append() {
+        let place = Place::new();
+        let mut disk = place.open(&SpoolMetrics::default());
+        assert!(disk.work(true).is_none(), "unused");
+        append(&mut disk, 100);
+        assert!(disk.work(false).is_none(), "not drained");
+        let work = disk.work(true).expect("it was used");
+        assert!(disk.work(true).is_none() && disk.work(false).is_none(), "one at a time");
+        let mut batch = AppendBatch::new();
+        batch.push(ROOM, |buf| buf.push(1));
+        assert!(matches!(disk.append(&mut batch), Err(AppendError::Failed { .. })), "refused, not delayed");
+        let done = work.run();
+        assert_eq!(place.found(), [FILES]);
+        disk.done(done);
+        assert_eq!((disk.is_used(), disk.failed()), (false, None));
+        append(&mut disk, 100);
+        assert_eq!(disk.next(ROOM), 1);
+    }
+
+    #[test]
+    fn a_disk_that_failed_is_opened_again_by_nobody_who_appends() {
+        let place = Place::new();
+        let mut disk = place.open(&SpoolMetrics::default());
+        append(&mut disk, 100);
+        disk.log.faults().fail_write();
+        let mut batch = AppendBatch::new();
+        batch.push(ROOM, |buf| buf.push(1));
+        disk.append(&mut batch).expect("taken").wait().expect_err("not durable");
+        disk.look();
+        assert!(disk.failed().is_some() && disk.work(false).is_none(), "it is left alone for a while");
+        let due = Instant::now().checked_sub(TRY_AGAIN).expect("the machine runs for longer");
+        let overdue = |disk: &mut Disk| {
+            disk.failed = disk.failed.take().map(|(reason, _)| (reason, Some(due)));
+        };
+        overdue(&mut disk);
+        // However long it is due: the files are those that failed until the spool's thread has opened them again.
+        let before = Arc::clone(disk.log());
+        batch.push(ROOM, |buf| buf.push(1));
+        assert!(matches!(disk.append(&mut batch), Err(AppendError::Failed { .. })));
+        assert!(Arc::ptr_eq(&before, disk.log()));
+
+        // Its directory cannot be used yet, then it can.
+        let away = place.spool().join("away");
+        fs::rename(&disk.dir, &away).expect("moved");
+        fs::write(&disk.dir, "in the way").expect("written");
+        let work = disk.work(false).expect("due");
+        disk.done(work.run());
+        assert!(disk.failed().is_some() && disk.work(false).is_none(), "it is left alone for a while");
+        fs::remove_file(&disk.dir).expect("removed");
+        fs::rename(&away, &disk.dir).expect("moved");
+        overdue(&mut disk);
+        let work = disk.work(false).expect("due");
+        disk.done(work.run());
+        assert_eq!(disk.failed(), None);
+        assert_eq!(disk.next(ROOM), 1, "what was durable is there, what was not is not");
+        append(&mut disk, 100);
+    }
+
+    #[test]
+    fn callbacks_that_could_count_twice_are_moved_aside_and_told() {
+        let place = Place::new();
+        let mut disk = place.open(&SpoolMetrics::default());
+        for _ in 0..3 {
+            append(&mut disk, 100);
+        }
+        disk.close();
+        for (days, expired) in [(0, 0), (28, 0), (30, 3)] {
+            assert_eq!(expired_records(&disk.log, SystemClock.now_ms() + days * DAY_MS), expired, "after {days} days");
+        }
+        drop(disk);
+        let metrics = SpoolMetrics::default();
+        let options = SpoolOptions { segment_bytes: 1 << 20, ..SpoolOptions::default() };
+        let later = SystemClock.now_ms() + 30 * DAY_MS;
+        let disk = Disk::open_at(&place.spool(), &options, &place.log, &metrics, later).expect("it opens without them");
+        assert!(!disk.is_used(), "nothing of them is sent");
+        assert_eq!(metrics.expired.get(), 3);
+        let found = place.found();
+        let aside = found.first().expect("two").clone();
+        assert!(found.len() == 2 && aside.starts_with("expired-") && found[1] == FILES, "{found:?}");
+        // They can still be looked at.
+        let reader = barrage_log::LogReader::open(&place.spool().join(aside)).expect("a log");
+        drop(reader);
+    }
 }

@@ -8,14 +8,14 @@ use barrage_log::{AppendBatch, AppendError, EmbeddedLog};
 
 use super::Inner;
 use super::disk;
-use super::state::State;
+use super::state::{Handed, State};
 
 /// How often the thread looks while nothing waits, and while something does.
 const LOOK_IDLE: Duration = Duration::from_millis(20);
 const LOOK_BUSY: Duration = Duration::from_millis(3);
 /// Pause of the drain after the log refused.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Bytes of one hand-over.
+/// Most bytes of one hand-over.
 const SEND_BYTES: usize = 256 << 10;
 /// How often an outage is told.
 const TELL_EVERY: Duration = Duration::from_secs(10);
@@ -27,21 +27,21 @@ struct Send {
     partition: Partition,
     from: u64,
     end: u64,
+    bytes_max: usize,
 }
 
 pub(super) fn run(inner: &Arc<Inner>) {
-    let mut drain =
-        Drain { told: Instant::now(), paused_until: Instant::now(), drained: 0, failed: false, refusing: false };
+    let mut drain = Drain { told: Instant::now(), paused_until: Instant::now(), drained: 0, refusing: false };
     let mut closing_since = None;
     loop {
-        let anew = {
+        let work = {
             let mut state = inner.state();
-            // Whatever state the disk is in: what was drained is what fills it.
-            if state.lanes.is_empty() && state.disk.is_used() { state.disk.begin_anew() } else { None }
+            let drained = state.lanes.is_empty();
+            state.disk.work(drained)
         };
-        if let Some(anew) = anew {
-            let made = anew.make();
-            inner.state().disk.begun_anew(made);
+        if let Some(work) = work {
+            let done = work.run();
+            inner.state().disk.done(done);
         }
         let (sends, files) = {
             let mut state = inner.state();
@@ -75,8 +75,6 @@ struct Drain {
     paused_until: Instant,
     /// Records drained since the outage began.
     drained: u64,
-    /// The spool could not be read when that was last tried.
-    failed: bool,
     /// The disk took nothing when it was last looked at, and that was told.
     refusing: bool,
 }
@@ -87,7 +85,6 @@ impl Drain {
         let now = Instant::now();
         state.take_over_late(now, &inner.options, &inner.metrics);
         state.disk.look();
-        state.disk.try_again();
         self.take_acknowledgements(inner, state);
         let through: Vec<Partition> = state
             .lanes
@@ -121,10 +118,10 @@ impl Drain {
 
     fn take_acknowledgements(&mut self, inner: &Inner, state: &mut State) {
         for lane in state.lanes.values_mut() {
-            while let Some(result) = lane.sends.front().and_then(|(_, _, ack)| ack.try_get()) {
+            while let Some(result) = lane.handed.front().and_then(|handed| handed.ack.try_get()) {
                 match result {
                     Ok(_) => {
-                        if let Some((end, _, _)) = lane.sends.pop_front() {
+                        if let Some(Handed { end, .. }) = lane.handed.pop_front() {
                             inner.metrics.drained.inc_by(end - lane.acked);
                             self.drained += end - lane.acked;
                             lane.acked = end;
@@ -132,10 +129,10 @@ impl Drain {
                     }
                     // The log gave up what it was handed: all of it is handed over again, and new records wait behind.
                     Err(_) => {
-                        lane.sends.clear();
+                        lane.handed.clear();
                         lane.sent = lane.acked;
                         lane.leaving = false;
-                        self.paused_until = Instant::now() + PAUSE;
+                        lane.not_before = Some(Instant::now() + PAUSE);
                     }
                 }
             }
@@ -143,64 +140,73 @@ impl Drain {
     }
 
     /// What to hand over next; partitions of which nothing is left go straight to the log from now on.
+    ///
+    /// Each partition has a share of its own of what may be unacknowledged. Those that the log does not take keep theirs and
+    /// no more, so that the others are drained whatever becomes of them.
     fn sends(&self, inner: &Inner, state: &mut State) -> Vec<Send> {
-        if state.is_closing() || Instant::now() < self.paused_until {
+        let now = Instant::now();
+        if state.is_closing() || now < self.paused_until {
             return Vec::new();
         }
-        let in_flight: usize =
-            state.lanes.values().flat_map(|lane| lane.sends.iter().map(|&(_, bytes, _)| bytes)).sum();
-        let mut room = inner.options.drain_bytes_max.saturating_sub(in_flight);
+        let share = (inner.options.drain_bytes_max / state.lanes.len().max(1)).max(1);
+        let bytes_max = SEND_BYTES.min(share);
         let files = Arc::clone(state.disk.log());
         let mut sends = Vec::new();
         let State { lanes, disk, .. } = state;
         for (&partition, lane) in lanes {
+            if !lane.may_go(now, inner.options.takeover()) {
+                continue;
+            }
             if lane.sent >= disk.next(partition) {
                 lane.leaving = true;
                 continue;
             }
             // Only what is durable can be read.
             let end = barrage_log::EventLog::end(files.as_ref(), partition).0;
-            if lane.sent < end && room > 0 {
-                room = room.saturating_sub(SEND_BYTES);
-                sends.push(Send { partition, from: lane.sent, end });
+            let handed = lane.handed_bytes();
+            if lane.sent < end && (handed == 0 || handed + bytes_max <= share) {
+                sends.push(Send { partition, from: lane.sent, end, bytes_max });
             }
         }
         sends
     }
 
-    /// Hands one piece to the log; false when it takes nothing more now.
+    /// Hands one piece to the log; false when it takes nothing more now, of no partition.
     fn send(&mut self, inner: &Inner, files: &EmbeddedLog, send: &Send) -> bool {
+        let partition = send.partition;
         let mut batch = AppendBatch::new();
-        let next = match disk::read(files, send.partition, (send.from, send.end), SEND_BYTES, &mut batch) {
+        let next = match disk::read(files, partition, (send.from, send.end), send.bytes_max, &mut batch) {
             Ok(next) => next,
             Err(error) => {
-                if !std::mem::replace(&mut self.failed, true) {
+                if failed(inner, partition) {
                     tracing::error!(
-                        partition = %send.partition, %error,
+                        %partition, %error,
                         "the spool cannot be read: callbacks in it wait until its files are whole again"
                     );
                 }
-                self.paused_until = Instant::now() + PAUSE;
-                return false;
+                return true;
             }
         };
-        self.failed = false;
         let bytes = batch.bytes();
         match inner.log.append(&mut batch) {
             Ok(ack) => {
                 let mut state = inner.state();
-                if let Some(lane) = state.lanes.get_mut(&send.partition) {
+                if let Some(lane) = state.lanes.get_mut(&partition) {
                     lane.sent = next;
-                    lane.sends.push_back((next, bytes, ack));
+                    lane.failing = false;
+                    lane.handed.push_back(Handed { end: next, bytes, ack, at: Instant::now() });
                 }
                 true
             }
-            Err(error) => {
-                if !matches!(error, AppendError::Full { .. }) {
-                    tracing::warn!(%error, "the log does not take what waits in the spool; it is tried again");
-                }
+            Err(AppendError::Full { .. }) => {
                 self.paused_until = Instant::now() + PAUSE;
                 false
+            }
+            Err(error) => {
+                if failed(inner, partition) {
+                    tracing::warn!(%partition, %error, "the log does not take what waits in the spool; it is tried again");
+                }
+                true
             }
         }
     }
@@ -227,4 +233,12 @@ impl Drain {
             "callbacks wait in the spool until the log takes them"
         );
     }
+}
+
+/// Lets a partition wait that could not be handed over; whether that is news.
+fn failed(inner: &Inner, partition: Partition) -> bool {
+    let mut state = inner.state();
+    let Some(lane) = state.lanes.get_mut(&partition) else { return false };
+    lane.not_before = Some(Instant::now() + PAUSE);
+    !std::mem::replace(&mut lane.failing, true)
 }

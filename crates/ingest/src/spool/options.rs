@@ -15,8 +15,8 @@ pub struct SpoolOptions {
     /// Size of a file of the spool, 1 MiB to 1 GiB. Default 67,108,864 (64 MiB). Two are reserved from the start, so
     /// that a disk that is full already shows before the spool is needed.
     pub segment_bytes: u64,
-    /// Most bytes that were handed to the log and are not acknowledged while the spool drains, 64 KiB to 1 GiB. Default
-    /// 8,388,608 (8 MiB).
+    /// Most bytes that were handed to the log and are not acknowledged while the spool drains, 64 KiB to 1 GiB; the
+    /// partitions in the spool share them equally. Default 8,388,608 (8 MiB).
     pub drain_bytes_max: usize,
 }
 

@@ -25,6 +25,16 @@ struct Flight {
     handover: Arc<Handover>,
 }
 
+/// One piece that was handed to the log and is not acknowledged.
+#[derive(Debug)]
+pub(super) struct Handed {
+    /// One past its last record.
+    pub(super) end: u64,
+    pub(super) bytes: usize,
+    pub(super) ack: Ack,
+    pub(super) at: Instant,
+}
+
 /// A partition with records in the spool.
 #[derive(Debug, Default)]
 pub(super) struct Lane {
@@ -32,10 +42,27 @@ pub(super) struct Lane {
     pub(super) sent: u64,
     /// What lies before was acknowledged by the log.
     pub(super) acked: u64,
-    /// Handed over, not acknowledged: end, bytes.
-    pub(super) sends: VecDeque<(u64, usize, Ack)>,
+    pub(super) handed: VecDeque<Handed>,
     /// Everything was handed over: new records go straight to the log, behind it.
     pub(super) leaving: bool,
+    /// Nothing is handed over before, because that failed.
+    pub(super) not_before: Option<Instant>,
+    /// The last attempt failed, and that was told.
+    pub(super) failing: bool,
+}
+
+impl Lane {
+    /// Whether more may be handed over. A partition of which the log acknowledges nothing is given nothing more: it would
+    /// only pile up there, at the cost of the others, and what came straight behind it would wait for a takeover again.
+    pub(super) fn may_go(&self, now: Instant, takeover: Duration) -> bool {
+        let stuck = self.handed.front().is_some_and(|oldest| now.saturating_duration_since(oldest.at) >= takeover);
+        !stuck && self.not_before.is_none_or(|at| now >= at)
+    }
+
+    /// Bytes that the log holds and has not acknowledged.
+    pub(super) fn handed_bytes(&self) -> usize {
+        self.handed.iter().map(|handed| handed.bytes).sum()
+    }
 }
 
 /// The state behind the lock.
@@ -200,7 +227,7 @@ impl State {
 
     /// From now on records of these partitions go to the spool, behind all that the log has not acknowledged.
     fn take_over(&mut self, mut partitions: BTreeSet<Partition>, options: &SpoolOptions, metrics: &SpoolMetrics) {
-        if self.disk.failed().is_some() && !self.disk.try_again() {
+        if self.disk.failed().is_some() {
             return;
         }
         // A flight is spooled as a whole, so the partitions that it also concerns come along.

@@ -1,15 +1,16 @@
 //! What the threads of one log in Kafka share: ends and starts, feeds, what is wrong, and who waits.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use barrage_event::{Offset, Partition, Topic};
 
+use crate::clock::now_ms;
 use crate::embedded::shape::Shape;
 use crate::error::ReadError;
 use crate::event_log::Health;
-use crate::kafka::clocks::{ALARM_MS, Clocks};
+use crate::kafka::clocks::{ALARM_MS, Clocks, LogTime};
 use crate::kafka::feed::Broken;
 use crate::kafka::intake::Intake;
 use crate::kafka::{KafkaMetrics, KafkaOptions};
@@ -79,7 +80,7 @@ pub(crate) struct Shared {
     questions: Box<[AtomicU64]>,
     /// What the brokers' times tell of our clock; the last place is for what was told before any append.
     clocks: Mutex<(Clocks, Seldom)>,
-    clock_ahead_ms: AtomicI64,
+    log_time: LogTime,
     pub(crate) closed: AtomicBool,
     generation: AtomicU64,
     waiting: AtomicUsize,
@@ -95,6 +96,7 @@ impl Shared {
     pub(crate) fn new(options: KafkaOptions, shape: Shape, uuid: u128, metrics: KafkaMetrics) -> Self {
         let zeros = || (0..shape.total()).map(|_| AtomicU64::new(0)).collect();
         let names = Names::new(&options);
+        let begun = Instant::now();
         Self {
             intake: Intake::new(shape, names.clone(), options.feed_bytes_max),
             options,
@@ -111,8 +113,8 @@ impl Shared {
             unreachable: AtomicBool::new(false),
             ends_asked: AtomicU64::new(0),
             questions: zeros(),
-            clocks: Mutex::new((Clocks::new(shape.total() + 1), Seldom::default())),
-            clock_ahead_ms: AtomicI64::new(0),
+            clocks: Mutex::new((Clocks::new(shape.total() + 1, begun), Seldom::default())),
+            log_time: LogTime::new(begun),
             closed: AtomicBool::new(false),
             generation: AtomicU64::new(1),
             waiting: AtomicUsize::new(0),
@@ -191,10 +193,9 @@ impl Shared {
         let now = Instant::now();
         let mut clocks = locked(&self.clocks);
         let seen_ms = clocks.0.observe(dense.unwrap_or_else(|| self.shape.total()), log_ms, acked_ms, took, now);
-        let ahead_ms = clocks.0.ahead_ms();
+        let (before_ms, ahead_ms) = clocks.0.follow(&self.log_time, acked_ms, now);
         #[expect(clippy::cast_precision_loss, reason = "a gauge for people; 2^53 ms are beyond any clock")]
         self.metrics.clock_ahead.set(seen_ms as f64 / 1_000.0);
-        let before_ms = self.clock_ahead_ms.swap(ahead_ms, Ordering::AcqRel);
         if seen_ms.abs() > ALARM_MS {
             if clocks.1.speak(now).is_some() {
                 tracing::error!(
@@ -211,7 +212,7 @@ impl Shared {
 
     /// By how much our clock is ahead of the log's, ms, where all brokers say so.
     pub(crate) fn clock_ahead_ms(&self) -> i64 {
-        self.clock_ahead_ms.load(Ordering::Acquire)
+        self.log_time.ahead_ms(now_ms(), Instant::now())
     }
 
     /// Says that the cluster answers, or why not.
