@@ -164,7 +164,7 @@ impl Engine {
     ) -> Result<(Self, Fitness), Stop> {
         let store = Arc::new(Store::open(env, &dir.path)?);
         let versions = versions(statistics);
-        let log_uuid = log.uuid().to_be_bytes().to_vec();
+        let log_uuid = log.lineage(partition.topic).to_be_bytes().to_vec();
         let (meta, fitness) = match store.meta()? {
             None => (Meta { log_uuid, format: FORMAT, statistics: versions, ..Meta::default() }, Fitness::Fits),
             Some(meta) => {
@@ -197,7 +197,7 @@ impl Engine {
             window: DuplicateWindow::default(),
             rules: RulesInForce::default(),
             effects: Effects::default(),
-            outgoing: Outgoing::new(log.uuid(), partition),
+            outgoing: Outgoing::new(log.lineage(partition.topic), partition),
             committed: meta.clone(),
             meta,
             changes: Changes::default(),

@@ -202,7 +202,7 @@ impl Sender {
             Entry::Vacant(entry) => entry.insert(Seen::Asked { end: log.end(room) }),
         };
         if let Seen::Asked { end } = *seen {
-            match common.marks.mark(room, end, (log.uuid(), own)) {
+            match common.marks.mark(room, end, (log.lineage(Topic::User), own)) {
                 Mark::Unknown => return Road::Later,
                 Mark::Known(mark) => *seen = Seen::Known(mark),
             }

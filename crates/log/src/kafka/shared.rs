@@ -12,6 +12,7 @@ use crate::event_log::Health;
 use crate::kafka::clocks::{ALARM_MS, Clocks};
 use crate::kafka::feed::Broken;
 use crate::kafka::intake::Intake;
+use crate::kafka::made::Lineages;
 use crate::kafka::{KafkaMetrics, KafkaOptions};
 
 /// How often the same trouble makes a log line.
@@ -61,6 +62,7 @@ pub(crate) struct Shared {
     pub(crate) shape: Shape,
     pub(crate) names: Names,
     pub(crate) uuid: u128,
+    pub(crate) lineages: Lineages,
     pub(crate) metrics: KafkaMetrics,
     ends: Box<[AtomicU64]>,
     starts: Box<[AtomicU64]>,
@@ -92,7 +94,12 @@ pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
-    pub(crate) fn new(options: KafkaOptions, shape: Shape, uuid: u128, metrics: KafkaMetrics) -> Self {
+    pub(crate) fn new(
+        options: KafkaOptions,
+        shape: Shape,
+        (uuid, lineages): (u128, Lineages),
+        metrics: KafkaMetrics,
+    ) -> Self {
         let zeros = || (0..shape.total()).map(|_| AtomicU64::new(0)).collect();
         let names = Names::new(&options);
         Self {
@@ -101,6 +108,7 @@ impl Shared {
             shape,
             names,
             uuid,
+            lineages,
             metrics,
             ends: zeros(),
             starts: zeros(),
