@@ -3,7 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use barrage_event::Partition;
+use barrage_event::{Offset, Partition};
+use barrage_log::ReadError;
 use barrage_state::StateError;
 
 /// What goes wrong with snapshots.
@@ -62,6 +63,17 @@ pub enum SnapshotError {
     Overtaken {
         /// Its manifest.
         name: String,
+    },
+    /// The log failed.
+    #[error(transparent)]
+    Log(#[from] ReadError),
+    /// The log did not give the record that tells whether a snapshot is its own.
+    #[error("offset {offset} of {partition} could not be read: the log is slow or does not answer")]
+    Unread {
+        /// The partition.
+        partition: Partition,
+        /// The last record that the snapshot saw.
+        offset: Offset,
     },
     /// Whoever asked does not want it any more.
     #[error("given up")]

@@ -257,7 +257,7 @@ impl Engine {
                 return Err(Stop::Unread { partition: self.partition, offset: Offset(last) });
             }
             log.read(self.partition, Offset(last), 1, &mut |record| {
-                found = Some(record_id(record.bytes).map(|id| id.to_vec()).unwrap_or_default());
+                found = Some(EnvelopeView::id_of(record.bytes).map(|id| id.to_vec()).unwrap_or_default());
                 ControlFlow::Break(())
             })?;
             if found.is_none() {
@@ -346,7 +346,7 @@ impl Engine {
         };
         if applied != Applied::Rewound {
             self.meta.next_offset += 1;
-            self.last_id = record_id(record.bytes);
+            self.last_id = EnvelopeView::id_of(record.bytes);
         }
         Ok(applied)
     }
@@ -547,7 +547,7 @@ impl Engine {
             projection: projection.to_owned(),
             reason: cut(reason, REASON_BYTES_MAX).to_owned(),
             command: cut(command, REASON_BYTES_MAX).to_owned(),
-            record_id: record_id(record.bytes).map(|id| id.to_vec()).unwrap_or_default(),
+            record_id: EnvelopeView::id_of(record.bytes).map(|id| id.to_vec()).unwrap_or_default(),
             log_time: record.timestamp_ms,
         };
         let backing: &Store = &self.store;
@@ -650,15 +650,6 @@ impl Engine {
 #[must_use]
 pub fn versions(statistics: &[Box<dyn Statistic>]) -> Vec<StatisticVersion> {
     statistics.iter().map(|s| StatisticVersion { name: s.name().to_owned(), version: s.state_version() }).collect()
-}
-
-/// The id of a record, read without the rest; `None` when it is no envelope.
-fn record_id(bytes: &[u8]) -> Option<[u8; 16]> {
-    // Every writer puts the id first: tag 0x0a, length 16.
-    match bytes {
-        [0x0a, 16, rest @ ..] => rest.first_chunk().copied(),
-        _ => EnvelopeView::decode(bytes).ok().map(|e| e.id.to_be_bytes()),
-    }
 }
 
 fn hex(bytes: &[u8]) -> String {

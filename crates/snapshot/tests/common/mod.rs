@@ -2,11 +2,13 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use barrage_event::Partition;
+use barrage_event::{Offset, Partition, Topic};
+use barrage_log::{Ack, AppendBatch, AppendError, EventLog, Health, ReadError, Record, SnapshotBase, TrimError};
 use barrage_projection::codec::row_hash;
 use barrage_projection::{CommitSink as _, StateHash};
 use barrage_snapshot::Wanted;
@@ -25,8 +27,84 @@ fn statistics() -> &'static [StatisticVersion] {
     STATISTICS.get_or_init(|| vec![StatisticVersion { name: "counts".to_owned(), version: 7 }])
 }
 
-pub(crate) fn wanted(until: u64) -> Wanted<'static> {
-    Wanted { log_uuid: LOG, partition: PARTITION, format: 2, statistics: statistics(), above: 0, until }
+pub(crate) fn wanted(log: &Log) -> Wanted<'_> {
+    Wanted { log, partition: PARTITION, format: 2, statistics: statistics(), above: 0 }
+}
+
+pub(crate) fn of_this_version() -> (u32, &'static [StatisticVersion]) {
+    (2, statistics())
+}
+
+/// The id of the record at an offset, in one history of the log or another.
+fn id(offset: u64, history: u64) -> [u8; 16] {
+    let mut id = [0; 16];
+    id[..8].copy_from_slice(&offset.to_be_bytes());
+    id[8..].copy_from_slice(&history.to_be_bytes());
+    id
+}
+
+/// A log of one partition, of which only the ids of records are known.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Log {
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+    /// From here on it holds the records of history 1, before that those of history 0.
+    pub(crate) fork: u64,
+}
+
+impl Log {
+    pub(crate) fn until(end: u64) -> Self {
+        Self { start: 0, end, fork: u64::MAX }
+    }
+}
+
+impl EventLog for Log {
+    fn uuid(&self) -> u128 {
+        LOG
+    }
+
+    fn partitions(&self, topic: Topic) -> u16 {
+        u16::from(topic == PARTITION.topic)
+    }
+
+    fn append(&self, _: &mut AppendBatch) -> Result<Ack, AppendError> {
+        Err(AppendError::Closed)
+    }
+
+    fn read(
+        &self,
+        partition: Partition,
+        from: Offset,
+        _: usize,
+        visit: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>,
+    ) -> Result<Offset, ReadError> {
+        if from.0 < self.start {
+            return Err(ReadError::Trimmed { partition, from, start: Offset(self.start) });
+        }
+        let bytes = [[0x0a, 16].as_slice(), &id(from.0, u64::from(from.0 >= self.fork))].concat();
+        let _ = visit(Record { offset: from, timestamp_ms: 0, bytes: &bytes });
+        Ok(from.next())
+    }
+
+    fn start(&self, _: Partition) -> Offset {
+        Offset(self.start)
+    }
+
+    fn end(&self, partition: Partition) -> Offset {
+        Offset(if partition == PARTITION { self.end } else { 0 })
+    }
+
+    fn wait(&self, seen: u64, _: Duration) -> u64 {
+        seen
+    }
+
+    fn health(&self) -> Health {
+        Health::Ready
+    }
+
+    fn trim(&self, _: &SnapshotBase) -> Result<Vec<(Partition, Offset)>, TrimError> {
+        Err(TrimError::NoSnapshot)
+    }
 }
 
 /// A store that grows, with true hashes.
@@ -35,6 +113,7 @@ pub(crate) struct Maker {
     store: Store,
     meta: Meta,
     checkpoints: u32,
+    history: u64,
 }
 
 impl Maker {
@@ -46,7 +125,12 @@ impl Maker {
             statistics: statistics().to_vec(),
             ..Meta::default()
         };
-        Self { dir: dir.to_owned(), store, meta, checkpoints: 0 }
+        Self { dir: dir.to_owned(), store, meta, checkpoints: 0, history: 0 }
+    }
+
+    /// As [`Maker::new`], of a log that went another way.
+    pub(crate) fn of_history(dir: &Path, history: u64) -> Self {
+        Self { history, ..Self::new(dir) }
     }
 
     fn add(&mut self, rows: u64, value: impl Fn(u64) -> Vec<u8>) {
@@ -65,6 +149,7 @@ impl Maker {
             self.meta.next_offset += 1;
         }
         self.meta.set_hashes(state, own);
+        self.meta.last_record_id = id(self.meta.next_offset - 1, self.history).to_vec();
         self.store.commit(&mut changes, &self.meta).expect("commits");
     }
 

@@ -1,5 +1,6 @@
 //! How a partition comes to an open store: the one that is here, a snapshot, or the log from its start.
 
+use std::path::Path;
 use std::sync::{Arc, mpsc};
 
 use barrage_log::{Follow, ReadError};
@@ -94,7 +95,7 @@ impl Runner {
     pub(super) fn step_restore(&mut self) -> Step {
         let Some(restoring) = &self.restoring else { return Step::Stopped };
         let restored = restoring.poll(&self.common, self.partition());
-        let (dir, manifest) = match restored {
+        let (dir, next_offset, bytes) = match restored {
             Restored::UnderWay => return Step::Idle,
             Restored::Nothing => {
                 self.restoring = None;
@@ -102,22 +103,43 @@ impl Runner {
                 self.opened(opened);
                 return Step::Busy;
             }
-            Restored::Store { dir, manifest } => (dir, manifest),
+            Restored::Store { dir, next_offset, bytes } => (dir, next_offset, bytes),
         };
         self.restoring = None;
-        let opened = self.dir.adopt(&dir).map_err(Stop::from).and_then(|store| {
-            let (engine, _) = self.open_engine(&store)?;
-            self.dir.clean()?;
-            Ok(engine)
-        });
-        if opened.is_ok() {
-            tracing::info!(
-                partition = %self.partition(), next_offset = manifest.next_offset, bytes = manifest.bytes(),
-                "begun from a snapshot; the rest is read from the log"
-            );
-        }
+        let opened = match self.begin_from(&dir) {
+            Ok(engine) => {
+                self.common.metrics.snapshots.restored();
+                tracing::info!(
+                    partition = %self.partition(), next_offset, bytes, "begun from a snapshot; the rest is read from the log"
+                );
+                Ok(engine)
+            }
+            Err(error @ (Stop::LogChanged { .. } | Stop::OtherLog { .. })) => {
+                self.common.metrics.snapshots.failed("restore");
+                let partition = self.partition();
+                tracing::warn!(%partition, %error, "no snapshot could be brought; the log is read instead");
+                self.open_from_log()
+            }
+            Err(error) => Err(error),
+        };
         self.opened(opened);
         Step::Busy
+    }
+
+    /// Makes what was brought the store in use, but not before it was compared with the log: the one that is here may be
+    /// better.
+    fn begin_from(&self, brought: &Path) -> Result<Engine, Stop> {
+        let store = self.dir.adopt(brought)?;
+        let engine = match self.open_engine(&store) {
+            Ok((engine, _)) => engine,
+            Err(error) => {
+                self.dir.remove(&store)?;
+                return Err(error);
+            }
+        };
+        self.dir.set_current(&store)?;
+        self.dir.clean()?;
+        Ok(engine)
     }
 
     /// The store that is here, if it is to be gone on with.
