@@ -19,7 +19,7 @@ pub enum SnapshotError {
         problem: String,
     },
     /// The object store did not do what it was asked.
-    #[error("the object store could not {action} {object}: {source}")]
+    #[error("the object store could not {action} {object}: {}{source}", refused(.source))]
     Store {
         /// What was tried.
         action: &'static str,
@@ -78,6 +78,19 @@ pub enum SnapshotError {
     /// Whoever asked does not want it any more.
     #[error("given up")]
     Cancelled,
+}
+
+/// What a person must look at first; the answer itself is long. Listing gives it as a text alone.
+fn refused(source: &object_store::Error) -> &'static str {
+    let is_refused = match source {
+        object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => true,
+        object_store::Error::Generic { source, .. } => {
+            let text = source.to_string();
+            text.contains("403 Forbidden") || text.contains("401 Unauthorized")
+        }
+        _ => false,
+    };
+    if is_refused { "it refuses AWS_ACCESS_KEY_ID or its secret, or they lack the right: " } else { "" }
 }
 
 impl SnapshotError {

@@ -1,4 +1,4 @@
-//! Snapshots in a folder, and the same against a server that speaks S3 when one is installed.
+//! Snapshots in a folder, and the same on a server that speaks S3.
 
 mod common;
 
@@ -81,10 +81,7 @@ fn a_folder_keeps_snapshots() {
 
 #[test]
 fn a_server_that_speaks_s3_keeps_snapshots() {
-    let Some(server) = S3::start() else {
-        skipped("snapshots in S3: there is no moto_server on the PATH (pip install 'moto[server]')");
-        return;
-    };
+    let server = S3::start();
     let dir = tempfile::tempdir().expect("a directory");
     let store = SnapshotStore::open("s3://barrage/some/prefix", server.settings()).expect("a bucket");
     goes_round(&store, dir.path());
@@ -97,6 +94,28 @@ fn a_server_that_speaks_s3_keeps_snapshots() {
     drop(server);
     let gone = store.list(LOG, PARTITION).expect_err("the server has gone");
     assert!(gone.to_string().contains("could not list"), "{gone}");
+}
+
+#[test]
+fn a_server_that_does_not_know_us_is_told_apart() {
+    let server = S3::start();
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut maker = Maker::new(&dir.path().join("state"));
+    maker.commit(10);
+    let checkpoint = maker.checkpoint();
+    for (key, secret) in [("key", "another one"), ("somebody", "secret")] {
+        let store =
+            SnapshotStore::open("s3://barrage/some/prefix", server.settings_with(key, secret)).expect("a bucket");
+        for error in
+            [store.save(PARTITION, &checkpoint).expect_err("refused"), store.list(LOG, PARTITION).expect_err("refused")]
+        {
+            let text = error.to_string();
+            assert!(text.contains("refuses AWS_ACCESS_KEY_ID or its secret"), "{text}");
+            assert!(!text.contains("another one"), "{text}");
+        }
+    }
+    let store = SnapshotStore::open("s3://barrage/some/prefix", server.settings()).expect("a bucket");
+    assert_eq!(store.list(LOG, PARTITION).expect("listed"), [], "nothing came through");
 }
 
 #[test]
