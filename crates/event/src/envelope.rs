@@ -228,6 +228,16 @@ pub struct EnvelopeView<'a> {
 }
 
 impl<'a> EnvelopeView<'a> {
+    /// The id of a record, read without the rest; `None` when the bytes are no record.
+    #[must_use]
+    pub fn id_of(bytes: &'a [u8]) -> Option<[u8; 16]> {
+        // Every writer puts the id first: tag 0x0a, length 16.
+        match bytes {
+            [0x0a, 16, rest @ ..] => rest.first_chunk().copied(),
+            _ => Self::decode(bytes).ok().map(|envelope| envelope.id.to_be_bytes()),
+        }
+    }
+
     /// Reads a record. Unknown fields are skipped; an unknown event sets [`EnvelopeView::newer`].
     ///
     /// # Errors

@@ -183,7 +183,9 @@ impl Rules {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, DistributeError> {
         let configured = configured.map(canonical).transpose()?;
-        let uuid = appender.log().uuid();
+        let log = appender.log();
+        // Another one when a topic was made anew: it has none of the rules.
+        let uuid = Topic::ALL.into_iter().fold(log.uuid(), |all, topic| all ^ log.lineage(topic));
         let found = store.read_journal()?;
         let held_max = appender.all_partitions().into_iter().filter_map(held).max().unwrap_or_default();
         let now_ms = clock.now_ms();

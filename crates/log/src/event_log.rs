@@ -58,8 +58,16 @@ pub struct SnapshotBase {
 /// Implementations are shared between threads behind an `Arc`. Nothing in the trait is asynchronous but the
 /// acknowledgement: appending never blocks on a disk or a network, and reading is done by threads of their own.
 pub trait EventLog: Send + Sync + 'static {
-    /// Identity of the log, made with it. A state store remembers it, so that offsets are never applied to another log.
+    /// Identity of the log, made with it.
     fn uuid(&self) -> u128;
+
+    /// Identity of what a topic of the log holds. State, snapshots, and what was derived from records remember it, so that
+    /// offsets are never taken for those of other records. It is another one when a topic was made anew, where the log
+    /// outlives that.
+    fn lineage(&self, topic: Topic) -> u128 {
+        let _ = topic;
+        self.uuid()
+    }
 
     /// Number of partitions of a topic, at least 1, fixed when the log was made.
     fn partitions(&self, topic: Topic) -> u16;

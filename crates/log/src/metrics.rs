@@ -11,11 +11,14 @@
 //! | `barrage_log_append_frames_total` | counter | appends that became durable |
 //! | `barrage_log_append_refused_total` | counter | appends refused because too much was waiting |
 //! | `barrage_log_pending_bytes` | gauge | appended, not yet durable |
+//! | `barrage_log_clock_ahead_seconds` | gauge | a step of our clock, less than 0 while it is behind the newest record |
 //! | `barrage_log_segments` | gauge | segment files |
 //! | `barrage_log_failed` | gauge | 1 when the log takes nothing more after an error |
 //! | `barrage_log_tail_reads_total` | counter | reads served from the newest groups in memory |
 //! | `barrage_log_chunk_hits_total` | counter | reads served from a piece of a file in memory |
 //! | `barrage_log_chunk_loads_total` | counter | pieces read from files |
+
+use std::sync::atomic::AtomicU64;
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
@@ -34,6 +37,7 @@ pub struct Metrics {
     pub(crate) append_frames: Counter,
     pub(crate) append_refused: Counter,
     pub(crate) pending_bytes: Gauge,
+    pub(crate) clock_ahead: Gauge<f64, AtomicU64>,
     pub(crate) segments: Gauge,
     pub(crate) failed: Gauge,
     pub(crate) tail_reads: Counter,
@@ -55,6 +59,7 @@ impl Default for Metrics {
             append_frames: Counter::default(),
             append_refused: Counter::default(),
             pending_bytes: Gauge::default(),
+            clock_ahead: Gauge::default(),
             segments: Gauge::default(),
             failed: Gauge::default(),
             tail_reads: Counter::default(),
@@ -88,6 +93,13 @@ impl Metrics {
         log.register("append_frames", "Appends that became durable", metrics.append_frames.clone());
         log.register("append_refused", "Appends refused because too much was waiting", metrics.append_refused.clone());
         log.register_with_unit("pending", "Appended, not yet durable", Unit::Bytes, metrics.pending_bytes.clone());
+        log.register_with_unit(
+            "clock_ahead",
+            "Our clock minus the log's, 0 while they agree: that of the broker that acknowledged last; embedded, a step of ours, \
+             or less than 0 while it is behind the newest record",
+            Unit::Seconds,
+            metrics.clock_ahead.clone(),
+        );
         log.register("segments", "Segment files", metrics.segments.clone());
         log.register("failed", "1 when the log takes nothing more after an error", metrics.failed.clone());
         log.register("tail_reads", "Reads served from the newest groups in memory", metrics.tail_reads.clone());

@@ -277,3 +277,43 @@ fn a_reader_beside_a_running_log_sees_a_prefix_of_it() {
     });
     assert!(segments(dir.path()).len() > 10, "the writer went through many segments meanwhile");
 }
+
+#[test]
+fn a_clock_that_was_wrong_is_told_also_by_the_next_opening() {
+    const HOUR: i64 = 3_600_000;
+    let dir = tempfile::tempdir().unwrap();
+    let ahead = |registry: &Registry| {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, registry).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("barrage_log_clock_ahead_seconds "));
+        line.unwrap().parse::<f64>().unwrap()
+    };
+    let write = |log: &EmbeddedLog| append(log, &[(ROOM, b"at some time")]).wait().unwrap();
+    let hour = 3_590.0..3_610.0;
+    let mut registry = Registry::default();
+    let log = EmbeddedLog::open(dir.path(), &options(), Metrics::register(&mut registry)).unwrap();
+    write(&log);
+    assert_eq!(ahead(&registry), 0.0);
+    log.faults().shift_clock(HOUR);
+    write(&log);
+    assert!(hour.contains(&ahead(&registry)), "{}", ahead(&registry));
+    log.faults().shift_clock(0);
+    write(&log);
+    assert!(hour.contains(&-ahead(&registry)), "{}", ahead(&registry));
+    // The last record's time is right; that of the newest is not reached for long, also when nothing is written meanwhile
+    // and when it is in a segment before the last.
+    drop(log);
+    for round in 0..4 {
+        let mut registry = Registry::default();
+        let log = EmbeddedLog::open(dir.path(), &options(), Metrics::register(&mut registry)).unwrap();
+        assert!(hour.contains(&-ahead(&registry)), "{round}: {}", ahead(&registry));
+        if round == 1 {
+            let before = segments(dir.path()).len();
+            // One is prepared ahead.
+            while segments(dir.path()).len() <= before + 1 {
+                write(&log);
+            }
+        }
+        drop(log);
+    }
+}

@@ -1,6 +1,6 @@
 //! The object store, and where things lie in it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -177,10 +177,11 @@ impl SnapshotStore {
         Ok(())
     }
 
-    /// The newest snapshot that is marked.
-    pub(crate) async fn marked(&self, log_uuid: u128, partition: Partition) -> Result<Option<String>, SnapshotError> {
+    /// The snapshots that are marked. There is more than one while a mark is of another history of the log, or is about to
+    /// be removed.
+    pub(crate) async fn marked(&self, log_uuid: u128, partition: Partition) -> Result<HashSet<String>, SnapshotError> {
         let marks = self.objects_in(&self.marks(log_uuid, partition)).await?;
-        Ok(marks.iter().filter_map(|mark| mark.location.filename()).max().map(str::to_owned))
+        Ok(marks.iter().filter_map(|mark| mark.location.filename().map(str::to_owned)).collect())
     }
 
     pub(crate) fn files(&self, log_uuid: u128, partition: Partition) -> ObjectPath {
@@ -209,29 +210,6 @@ impl SnapshotStore {
             objects.iter().filter_map(|object| Listed::parse(object.location.filename()?)).collect();
         all.sort_by(|a, b| (b.next_offset, b.created_at_ms, &b.name).cmp(&(a.next_offset, a.created_at_ms, &a.name)));
         Ok(all)
-    }
-
-    /// The newest snapshot of a partition whose manifest can be read.
-    ///
-    /// # Errors
-    /// [`SnapshotError::Store`].
-    pub fn latest(&self, log_uuid: u128, partition: Partition) -> Result<Option<Manifest>, SnapshotError> {
-        self.block_on(self.latest_manifest(log_uuid, partition))
-    }
-
-    pub(crate) async fn latest_manifest(
-        &self,
-        log_uuid: u128,
-        partition: Partition,
-    ) -> Result<Option<Manifest>, SnapshotError> {
-        for listed in self.listed(log_uuid, partition).await? {
-            match self.manifest(log_uuid, partition, &listed.name).await {
-                Ok(manifest) => return Ok(Some(manifest)),
-                Err(error @ SnapshotError::Unusable { .. }) => tracing::warn!(%partition, %error, "passed over"),
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(None)
     }
 
     /// What a snapshot consists of.

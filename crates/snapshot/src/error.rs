@@ -3,7 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use barrage_event::Partition;
+use barrage_event::{Offset, Partition};
+use barrage_log::ReadError;
 use barrage_state::StateError;
 
 /// What goes wrong with snapshots.
@@ -18,7 +19,7 @@ pub enum SnapshotError {
         problem: String,
     },
     /// The object store did not do what it was asked.
-    #[error("the object store could not {action} {object}: {source}")]
+    #[error("the object store could not {action} {object}: {}{source}", refused(.source))]
     Store {
         /// What was tried.
         action: &'static str,
@@ -63,9 +64,33 @@ pub enum SnapshotError {
         /// Its manifest.
         name: String,
     },
+    /// The log failed.
+    #[error(transparent)]
+    Log(#[from] ReadError),
+    /// The log did not give the record that tells whether a snapshot is its own.
+    #[error("offset {offset} of {partition} could not be read: the log is slow or does not answer")]
+    Unread {
+        /// The partition.
+        partition: Partition,
+        /// The last record that the snapshot saw.
+        offset: Offset,
+    },
     /// Whoever asked does not want it any more.
     #[error("given up")]
     Cancelled,
+}
+
+/// What a person must look at first; the answer itself is long. Listing gives it as a text alone.
+fn refused(source: &object_store::Error) -> &'static str {
+    let is_refused = match source {
+        object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => true,
+        object_store::Error::Generic { source, .. } => {
+            let text = source.to_string();
+            text.contains("403 Forbidden") || text.contains("401 Unauthorized")
+        }
+        _ => false,
+    };
+    if is_refused { "it refuses AWS_ACCESS_KEY_ID or its secret, or they lack the right: " } else { "" }
 }
 
 impl SnapshotError {

@@ -4,10 +4,12 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use barrage_event::Partition;
+use barrage_log::EventLog;
 use object_store::ObjectStoreExt as _;
 
-use crate::bucket::SnapshotStore;
+use crate::bucket::{Listed, SnapshotStore};
 use crate::error::SnapshotError;
+use crate::lineage::stranger;
 use crate::manifest::File;
 
 /// What was removed.
@@ -26,29 +28,29 @@ impl SnapshotStore {
     /// not written yet.
     pub const UNNAMED_KEPT: Duration = Duration::from_secs(86_400);
 
-    /// Keeps the `keep` newest snapshots of a partition, at least 1, and the newest that was verified to trim the log
-    /// behind it, because nothing else may hold what it does. Removes the others, and the files that no
+    /// Keeps the `keep` newest snapshots of a partition, at least 1, and those that were verified to trim the log
+    /// behind, because nothing else may hold what they do. Removes those before them, and the files that no
     /// snapshot names and that are older than `unnamed_kept` ([`SnapshotStore::UNNAMED_KEPT`]) by the object store's own
-    /// clock.
+    /// clock. A newer one that is not of the log as it is now does not count and is left alone: the other log may come
+    /// back.
     ///
     /// # Errors
-    /// [`SnapshotError`] when the object store fails or a snapshot that is kept cannot be read: no file is removed then,
-    /// because it may be one of its.
+    /// [`SnapshotError`] when the object store or the log fails or a snapshot that is kept cannot be read: no file is
+    /// removed then, because it may be one of its.
     pub fn expire(
         &self,
-        log_uuid: u128,
+        log: &dyn EventLog,
         partition: Partition,
         keep: usize,
         unnamed_kept: Duration,
     ) -> Result<Expired, SnapshotError> {
+        let log_uuid = log.lineage(partition.topic);
+        let old = self.beyond(log, partition, keep.max(1))?;
         self.block_on(async {
             let mut expired = Expired::default();
             let manifests = self.manifests(log_uuid, partition);
-            let base = self.marked(log_uuid, partition).await?;
-            for old in self.listed(log_uuid, partition).await?.into_iter().skip(keep.max(1)) {
-                if base.as_ref() == Some(&old.name) {
-                    continue;
-                }
+            let bases = self.marked(log_uuid, partition).await?;
+            for old in old.into_iter().filter(|old| !bases.contains(&old.name)) {
                 let path = manifests.clone().join(old.name.as_str());
                 self.objects.delete(&path).await.map_err(SnapshotError::store("remove", &path))?;
                 expired.snapshots += 1;
@@ -75,5 +77,22 @@ impl SnapshotStore {
             }
             Ok(expired)
         })
+    }
+
+    /// The snapshots before the `keep` newest ones of the log as it is now.
+    fn beyond(&self, log: &dyn EventLog, partition: Partition, keep: usize) -> Result<Vec<Listed>, SnapshotError> {
+        let log_uuid = log.lineage(partition.topic);
+        let mut listed = self.list(log_uuid, partition)?.into_iter();
+        let mut own = 0;
+        while own < keep {
+            let Some(Listed { name, .. }) = listed.next() else { break };
+            own += match self.read(log_uuid, partition, &name) {
+                Ok(manifest) if stranger(log, partition, &manifest)?.is_some() => 0,
+                // One that cannot be read counts, so that it goes when there are enough newer ones.
+                Ok(_) | Err(SnapshotError::Unusable { .. }) => 1,
+                Err(error) => return Err(error),
+            };
+        }
+        Ok(listed.collect())
     }
 }

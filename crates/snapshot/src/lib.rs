@@ -7,15 +7,17 @@
 //! # Layout
 //!
 //! ```text
-//! {prefix}/{log uuid}/room-0/files/{xxh3-128}-{bytes}
-//! {prefix}/{log uuid}/room-0/manifests/{next offset, 20 digits}-{made at, ms, 13 digits}-{random}.json
-//! {prefix}/{log uuid}/room-0/verified/{name of a manifest}
+//! {prefix}/{lineage of the topic}/room-0/files/{xxh3-128}-{bytes}
+//! {prefix}/{lineage of the topic}/room-0/manifests/{next offset, 20 digits}-{made at, ms, 13 digits}-{random}.json
+//! {prefix}/{lineage of the topic}/room-0/verified/{name of a manifest}
 //! ```
 //!
 //! * Files are named by their content. The table files of `RocksDB` never change, so a file that the snapshot before
 //!   holds is not sent again.
 //! * A manifest names the files of one snapshot with size and hash. It is written last: without it there is no snapshot.
 //! * Names sort by offset; the last one is the newest.
+//! * A manifest tells the last record that its store saw. One that the log does not hold at that place is of another
+//!   history: it is passed over, counts as none, and is left alone until snapshots of this history lie beyond it.
 //! * A log was trimmed behind the snapshot that `verified` names: it outlives newer ones until another one is verified.
 //! * Two processes may write snapshots of one partition, for one a former owner that does not know yet. They never write
 //!   the same manifest, and equal files are equal. What no manifest names is removed only when it is a day old, so that
@@ -26,6 +28,7 @@
 mod bucket;
 mod error;
 mod expire;
+mod lineage;
 mod manifest;
 mod restore;
 mod save;

@@ -20,6 +20,10 @@ pub struct Manifest {
     pub partition: String,
     /// First offset that the snapshot does not hold.
     pub next_offset: u64,
+    /// Id of the record before `next_offset`, 32 hex digits; empty when that was no record of Barrage. `None` in manifests of
+    /// versions that did not write it.
+    #[serde(default)]
+    pub last_record_id: Option<String>,
     /// Hash of the statistics' tables, 32 hex digits.
     pub state_hash: String,
     /// Hash of everything in the store, 32 hex digits.
@@ -85,6 +89,7 @@ impl Manifest {
             log_uuid: hex(&meta.log_uuid),
             partition: partition.to_string(),
             next_offset: meta.next_offset,
+            last_record_id: Some(hex(&meta.last_record_id)),
             state_hash: meta.state_hash_value().to_string(),
             store_hash: meta.store_hash_value().to_string(),
             format: meta.format,
@@ -123,7 +128,8 @@ impl Manifest {
     /// Whether the store that was made of it is the one that it tells of.
     pub(crate) fn agrees(&self, meta: &Meta) -> Result<(), String> {
         let found = Self { files: Vec::new(), ..Self::new_like(self, meta) };
-        let told = Self { files: Vec::new(), ..self.clone() };
+        let last_record_id = self.last_record_id.clone().or_else(|| found.last_record_id.clone());
+        let told = Self { files: Vec::new(), last_record_id, ..self.clone() };
         if found == told { Ok(()) } else { Err(format!("its store holds {found:?} where its manifest says {told:?}")) }
     }
 

@@ -1,5 +1,6 @@
 //! Bringing a snapshot back: every file is compared with its hash and the store with its manifest before it may be used.
 
+use std::fmt;
 use std::fs;
 use std::io::Write as _;
 use std::path::Path;
@@ -15,16 +16,17 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::bucket::SnapshotStore;
 use crate::error::SnapshotError;
-use crate::manifest::{File, Manifest};
+use crate::lineage::{say_stranger, stranger};
+use crate::manifest::{File, Manifest, hex};
 
 /// Files on their way at once.
 const FILES: usize = 4;
 
 /// Which snapshots would do.
-#[derive(Debug, Clone)]
+#[derive(Clone, Copy)]
 pub struct Wanted<'w> {
-    /// Of this log.
-    pub log_uuid: u128,
+    /// Of this log as it is now: not beyond its end, not before its start, and with its records.
+    pub log: &'w dyn EventLog,
     /// Of this partition.
     pub partition: Partition,
     /// Of this format of the runtime's tables.
@@ -33,11 +35,19 @@ pub struct Wanted<'w> {
     pub statistics: &'w [proto::StatisticVersion],
     /// Nearer to the log's end than this offset.
     pub above: u64,
-    /// Not beyond the log's end.
-    pub until: u64,
+}
+
+impl fmt::Debug for Wanted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wanted").field("partition", &self.partition).field("above", &self.above).finish_non_exhaustive()
+    }
 }
 
 impl Wanted<'_> {
+    fn lineage(&self) -> u128 {
+        self.log.lineage(self.partition.topic)
+    }
+
     fn suits(&self, manifest: &Manifest) -> Result<(), String> {
         if manifest.format != self.format
             || !manifest.statistics.iter().cloned().eq(self.statistics.iter().map(Into::into))
@@ -62,23 +72,13 @@ impl SnapshotStore {
         cancelled: &AtomicBool,
     ) -> Result<Option<Manifest>, SnapshotError> {
         let partition = wanted.partition;
-        for listed in self.list(wanted.log_uuid, partition)? {
-            if listed.next_offset <= wanted.above {
+        for listed in self.list(wanted.lineage(), partition)? {
+            if listed.next_offset <= wanted.above || listed.next_offset < wanted.log.start(partition).0 {
                 break;
             }
-            if listed.next_offset > wanted.until {
-                tracing::warn!(%partition, snapshot = listed.name, "it is beyond the log's end and is passed over");
-                continue;
-            }
-            let tried = self.read(wanted.log_uuid, partition, &listed.name).and_then(|manifest| {
-                wanted
-                    .suits(&manifest)
-                    .map_err(|problem| SnapshotError::Unusable { name: listed.name.clone(), problem })?;
-                self.bring(env, wanted.log_uuid, partition, &listed.name, &manifest, dir, cancelled)?;
-                Ok(manifest)
-            });
-            match tried {
-                Ok(manifest) => return Ok(Some(manifest)),
+            match self.try_restore(env, wanted, &listed.name, dir, cancelled) {
+                Ok(Some(manifest)) => return Ok(Some(manifest)),
+                Ok(None) => remove(dir)?,
                 Err(error) => {
                     remove(dir)?;
                     match error {
@@ -91,6 +91,39 @@ impl SnapshotStore {
             }
         }
         Ok(None)
+    }
+
+    /// `None` when the snapshot is not of the log as it is now.
+    fn try_restore(
+        &self,
+        env: &StateEnv,
+        wanted: &Wanted<'_>,
+        name: &str,
+        dir: &Path,
+        cancelled: &AtomicBool,
+    ) -> Result<Option<Manifest>, SnapshotError> {
+        let partition = wanted.partition;
+        let mut manifest = self.read(wanted.lineage(), partition, name)?;
+        wanted.suits(&manifest).map_err(|problem| SnapshotError::Unusable { name: name.to_owned(), problem })?;
+        let is_stranger = |manifest: &Manifest| match stranger(wanted.log, partition, manifest) {
+            Ok(Some(problem)) => {
+                say_stranger(partition, name, &problem);
+                true
+            }
+            Ok(None) => false,
+            // Whoever opens the store asks again, and does not begin from the log's start for that.
+            Err(error) => {
+                tracing::debug!(%partition, name, %error, "not known to be of this log");
+                false
+            }
+        };
+        // First of all, because the files may be many.
+        if is_stranger(&manifest) {
+            return Ok(None);
+        }
+        let told = manifest.last_record_id.is_some();
+        self.bring(env, wanted.lineage(), partition, name, &mut manifest, dir, cancelled)?;
+        Ok((told || !is_stranger(&manifest)).then_some(manifest))
     }
 
     /// Reads a snapshot back into `scratch`, which is emptied before and removed after, and computes its hashes from its
@@ -106,9 +139,9 @@ impl SnapshotStore {
         name: &str,
         scratch: &Path,
     ) -> Result<Manifest, SnapshotError> {
-        let manifest = self.read(log_uuid, partition, name)?;
+        let mut manifest = self.read(log_uuid, partition, name)?;
         let checked = self
-            .bring(env, log_uuid, partition, name, &manifest, scratch, &AtomicBool::new(false))
+            .bring(env, log_uuid, partition, name, &mut manifest, scratch, &AtomicBool::new(false))
             .and_then(|()| Ok(Store::open_read_only(scratch)?.check()?));
         remove(scratch)?;
         checked.map(|_| manifest)
@@ -116,10 +149,12 @@ impl SnapshotStore {
 
     /// What [`EventLog::trim`] asks for: of every partition the **oldest** snapshot that suits and is newer than the base
     /// before it, or that base, read back and its hashes computed from its rows, so that the newer ones stay of use as
-    /// well. It is marked and stays until another one is. A partition that holds nothing needs none.
+    /// well. The log must hold the last record that it saw. It is marked and stays until another one is. A partition that
+    /// holds nothing needs none.
     ///
     /// # Errors
-    /// [`SnapshotError::None`] when a partition has no snapshot; and what [`SnapshotStore::verify`] says.
+    /// [`SnapshotError::None`] when a partition has no snapshot; what [`SnapshotStore::verify`] says; and
+    /// [`SnapshotError::Log`] or [`SnapshotError::Unread`] when the log does not tell whether one is its own.
     pub fn base(
         &self,
         env: &StateEnv,
@@ -127,34 +162,48 @@ impl SnapshotStore {
         (format, statistics): (u32, &[proto::StatisticVersion]),
         scratch: &Path,
     ) -> Result<SnapshotBase, SnapshotError> {
-        let log_uuid = log.uuid();
         let mut next = Vec::new();
         for partition in log.all_partitions() {
-            let (start, until) = (log.start(partition).0, log.end(partition).0);
-            if start == until {
-                next.push((partition, Offset(start)));
+            let start = log.start(partition);
+            if start == log.end(partition) {
+                next.push((partition, start));
                 continue;
             }
-            let wanted = Wanted { log_uuid, partition, format, statistics, above: start, until };
-            let before = self.block_on(self.marked(log_uuid, partition))?;
-            let mut suiting = Vec::new();
-            for listed in self.list(log_uuid, partition)?.into_iter().rev() {
-                if (start..=until).contains(&listed.next_offset)
-                    && wanted.suits(&self.read(log_uuid, partition, &listed.name)?).is_ok()
-                {
-                    suiting.push(listed.name);
-                }
-            }
-            let newer = suiting.iter().find(|name| before.as_ref().is_none_or(|before| *name > before));
-            let name = newer.or_else(|| suiting.last()).ok_or(SnapshotError::None(partition))?;
-            let manifest = self.verify(env, log_uuid, partition, name, scratch)?;
-            // Before anything is given up behind it.
-            self.block_on(self.mark(log_uuid, partition, name))?;
-            next.push((partition, Offset(manifest.next_offset)));
+            let wanted = Wanted { log, partition, format, statistics, above: start.0 };
+            next.push((partition, self.base_of(env, &wanted, scratch)?));
         }
-        Ok(SnapshotBase { log_uuid, next, verified: true })
+        Ok(SnapshotBase { log_uuid: log.uuid(), next, verified: true })
     }
 
+    fn base_of(&self, env: &StateEnv, wanted: &Wanted<'_>, scratch: &Path) -> Result<Offset, SnapshotError> {
+        let (log_uuid, partition) = (wanted.lineage(), wanted.partition);
+        let marked = self.block_on(self.marked(log_uuid, partition))?;
+        let mut suiting = Vec::new();
+        for listed in self.list(log_uuid, partition)?.into_iter().rev() {
+            if listed.next_offset < wanted.above {
+                continue;
+            }
+            let manifest = self.read(log_uuid, partition, &listed.name)?;
+            match stranger(wanted.log, partition, &manifest)? {
+                Some(problem) => say_stranger(partition, &listed.name, &problem),
+                None if wanted.suits(&manifest).is_ok() => suiting.push(listed.name),
+                None => {}
+            }
+        }
+        let before = suiting.iter().rposition(|name| marked.contains(name));
+        let newer = suiting.get(before.map_or(0, |before| before + 1));
+        let name = newer.or_else(|| suiting.last()).ok_or(SnapshotError::None(partition))?;
+        let manifest = self.verify(env, log_uuid, partition, name, scratch)?;
+        // Again, because one of an older version tells its last record only now.
+        if let Some(problem) = stranger(wanted.log, partition, &manifest)? {
+            return Err(SnapshotError::Unusable { name: name.clone(), problem });
+        }
+        // Before anything is given up behind it.
+        self.block_on(self.mark(log_uuid, partition, name))?;
+        Ok(Offset(manifest.next_offset))
+    }
+
+    /// Brings the files, and completes what the manifest tells by what the store does.
     #[allow(clippy::too_many_arguments, reason = "one caller more would not make it a type")]
     fn bring(
         &self,
@@ -162,7 +211,7 @@ impl SnapshotStore {
         log_uuid: u128,
         partition: Partition,
         name: &str,
-        manifest: &Manifest,
+        manifest: &mut Manifest,
         dir: &Path,
         cancelled: &AtomicBool,
     ) -> Result<(), SnapshotError> {
@@ -182,7 +231,9 @@ impl SnapshotStore {
         })?;
         fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(SnapshotError::file(dir))?;
         let meta = Store::open(env, dir)?.meta()?.ok_or_else(|| unusable("its store is empty".to_owned()))?;
-        manifest.agrees(&meta).map_err(unusable)
+        manifest.agrees(&meta).map_err(unusable)?;
+        manifest.last_record_id.get_or_insert_with(|| hex(&meta.last_record_id));
+        Ok(())
     }
 
     /// One file; what is wrong with it, if the object store is not to blame.

@@ -104,10 +104,10 @@ impl SnapshotStore {
     ) -> Result<Saved, SnapshotError> {
         let log_uuid = meta.log_uuid.as_slice().try_into().map_or(0, u128::from_be_bytes);
         let (folder, manifests) = (self.files(log_uuid, partition), self.manifests(log_uuid, partition));
-        // Only what the newest snapshot names is taken as being there: it stays for as long as that one does. Anything
+        // Only what the snapshot before names is taken as being there: it stays for as long as that one does. Anything
         // else may be about to be removed, and is sent again, which makes it young. So is what was cut or is gone, or it
-        // would be missing in every snapshot to come.
-        let before = self.latest_manifest(log_uuid, partition).await?;
+        // would be missing in every snapshot to come. One that goes on behind this one may be of another history.
+        let before = self.newest_until(log_uuid, partition, meta.next_offset).await?;
         let objects = self.objects_in(&folder).await?;
         let sizes: HashMap<&str, u64> =
             objects.iter().filter_map(|object| Some((object.location.filename()?, object.size))).collect();
@@ -144,6 +144,22 @@ impl SnapshotStore {
             return Err(SnapshotError::Overtaken { name });
         }
         Ok(Saved { name, manifest, bytes_sent, bytes_reused })
+    }
+
+    async fn newest_until(
+        &self,
+        log_uuid: u128,
+        partition: Partition,
+        until: u64,
+    ) -> Result<Option<Manifest>, SnapshotError> {
+        for listed in self.listed(log_uuid, partition).await?.iter().filter(|listed| listed.next_offset <= until) {
+            match self.manifest(log_uuid, partition, &listed.name).await {
+                Ok(manifest) => return Ok(Some(manifest)),
+                Err(error @ SnapshotError::Unusable { .. }) => tracing::warn!(%partition, %error, "passed over"),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
     }
 
     async fn send_file(&self, from: &Path, to: &ObjectPath) -> Result<(), SnapshotError> {

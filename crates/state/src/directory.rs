@@ -100,17 +100,24 @@ impl PartitionDir {
         self.0.join(name)
     }
 
-    /// Makes a complete store that lies beside the stores one of them, with a number above all others, and the one in
-    /// use.
+    /// Makes a complete store that lies beside the stores one of them, with a number above all others. It is in use only
+    /// after [`PartitionDir::set_current`].
     ///
     /// # Errors
-    /// [`StateError::File`] when it cannot be moved; it is not in use then.
+    /// [`StateError::File`] when it cannot be moved.
     pub fn adopt(&self, from: &Path) -> Result<StoreDir, StateError> {
         let store = self.next()?;
         // The new directory is empty, so the rename replaces it.
         fs::rename(from, &store.path).map_err(file_error(from))?;
-        self.set_current(&store)?;
         Ok(store)
+    }
+
+    /// Removes a store that is not the one in use.
+    ///
+    /// # Errors
+    /// [`StateError::File`] when it cannot be removed.
+    pub fn remove(&self, store: &StoreDir) -> Result<(), StateError> {
+        fs::remove_dir_all(&store.path).map_err(file_error(&store.path))
     }
 
     /// Removes every store but the one in use: rebuilds that were given up, stores that were swapped out.
@@ -121,8 +128,7 @@ impl PartitionDir {
         let Some(current) = self.current()? else { return Ok(()) };
         for number in self.numbers()? {
             if number != current.number {
-                let store = self.store(number);
-                fs::remove_dir_all(&store.path).map_err(file_error(&store.path))?;
+                self.remove(&self.store(number))?;
             }
         }
         Ok(())

@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use barrage_event::{Offset, Partition};
+use barrage_event::{EnvelopeView, Offset, Partition};
 use barrage_log::EventLog;
 
-use crate::engine::{Stop, hex, record_id};
+use crate::engine::{Stop, hex};
 
 /// Between two questions to a log that did not answer.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -50,7 +50,7 @@ impl LastSeen {
         let mut found = None;
         // A log on a network gives nothing when it has waited long enough: that says nothing of what it holds.
         log.read(partition, offset, 1, &mut |record| {
-            found = Some(record_id(record.bytes).map(|id| id.to_vec()).unwrap_or_default());
+            found = Some(EnvelopeView::id_of(record.bytes).map(|id| id.to_vec()).unwrap_or_default());
             ControlFlow::Break(())
         })?;
         match found {

@@ -232,7 +232,7 @@ impl DerivedLane {
         };
         match *seen {
             Seen::Known(mark) => Some(mark),
-            Seen::Asked { end } => match common.marks.mark(partition, end, (log.uuid(), own)) {
+            Seen::Asked { end } => match common.marks.mark(partition, end, (log.lineage(Topic::User), own)) {
                 Mark::Unknown => None,
                 Mark::Known(mark) => {
                     *seen = Seen::Known(mark);

@@ -155,7 +155,7 @@ impl Engine {
     ) -> Result<(Self, Fitness), Stop> {
         let store = Arc::new(Store::open(env, &dir.path)?);
         let versions = versions(statistics);
-        let log_uuid = log.uuid().to_be_bytes().to_vec();
+        let log_uuid = log.lineage(partition.topic).to_be_bytes().to_vec();
         let (meta, fitness) = match store.meta()? {
             None => (Meta { log_uuid, format: FORMAT, statistics: versions, ..Meta::default() }, Fitness::Fits),
             Some(meta) => {
@@ -188,7 +188,7 @@ impl Engine {
             window: DuplicateWindow::default(),
             rules: RulesInForce::default(),
             effects: Effects::default(),
-            outgoing: Outgoing::new(log.uuid(), partition),
+            outgoing: Outgoing::new(log.lineage(partition.topic), partition),
             committed: meta.clone(),
             meta,
             changes: Changes::default(),
@@ -309,7 +309,7 @@ impl Engine {
         };
         if applied != Applied::Rewound {
             self.meta.next_offset += 1;
-            self.last_id = record_id(record.bytes);
+            self.last_id = EnvelopeView::id_of(record.bytes);
         }
         Ok(applied)
     }
@@ -506,7 +506,7 @@ impl Engine {
             projection: projection.to_owned(),
             reason: cut(reason, REASON_BYTES_MAX).to_owned(),
             command: cut(command, REASON_BYTES_MAX).to_owned(),
-            record_id: record_id(record.bytes).map(|id| id.to_vec()).unwrap_or_default(),
+            record_id: EnvelopeView::id_of(record.bytes).map(|id| id.to_vec()).unwrap_or_default(),
             log_time: record.timestamp_ms,
         };
         let backing: &Store = &self.store;
@@ -614,15 +614,6 @@ impl Engine {
 #[must_use]
 pub fn versions(statistics: &[Box<dyn Statistic>]) -> Vec<StatisticVersion> {
     statistics.iter().map(|s| StatisticVersion { name: s.name().to_owned(), version: s.state_version() }).collect()
-}
-
-/// The id of a record, read without the rest; `None` when it is no envelope.
-pub(crate) fn record_id(bytes: &[u8]) -> Option<[u8; 16]> {
-    // Every writer puts the id first: tag 0x0a, length 16.
-    match bytes {
-        [0x0a, 16, rest @ ..] => rest.first_chunk().copied(),
-        _ => EnvelopeView::decode(bytes).ok().map(|e| e.id.to_be_bytes()),
-    }
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {

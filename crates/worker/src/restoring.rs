@@ -28,7 +28,7 @@ pub(crate) enum Restored {
     /// Not over yet.
     UnderWay,
     /// A complete store lies there.
-    Store { dir: PathBuf, manifest: Manifest },
+    Store { dir: PathBuf, next_offset: u64, bytes: u64 },
     /// There is nothing that suits, or the object store failed.
     Nothing,
 }
@@ -55,14 +55,7 @@ impl Restoring {
         let (common, store) = (Arc::clone(common), Arc::clone(&options.store));
         std::thread::Builder::new().name("restore".to_owned()).spawn(move || {
             let statistics = versions(&common.statistics);
-            let wanted = Wanted {
-                log_uuid: common.log.uuid(),
-                partition,
-                format: FORMAT,
-                statistics: &statistics,
-                above,
-                until: common.log.end(partition).0,
-            };
+            let wanted = Wanted { log: common.log.as_ref(), partition, format: FORMAT, statistics: &statistics, above };
             let restored = store.restore(&common.env, &wanted, &dir, &cancelled);
             if over.send(restored).is_err() || cancelled.load(Ordering::Relaxed) {
                 // Nobody wants it any more. What cannot be removed is in nobody's way.
@@ -77,8 +70,7 @@ impl Restoring {
         match self.done.try_recv() {
             Err(mpsc::TryRecvError::Empty) => Restored::UnderWay,
             Ok(Ok(Some(manifest))) => {
-                common.metrics.snapshots.restored();
-                Restored::Store { dir: self.dir.clone(), manifest }
+                Restored::Store { dir: self.dir.clone(), next_offset: manifest.next_offset, bytes: manifest.bytes() }
             }
             Ok(Ok(None)) => Restored::Nothing,
             Ok(Err(error)) => {

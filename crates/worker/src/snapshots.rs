@@ -246,8 +246,12 @@ impl Snapshotter {
         for shared in &assigned {
             let key = (shared.partition, shared.generation);
             if !self.due.contains_key(&key) {
-                let due = self.first_due(shared);
+                let (due, looked) = self.first_due(shared);
                 self.due.insert(key, due);
+                // It may have taken long to fail: asks and a stop are not kept waiting by all of them.
+                if !looked {
+                    break;
+                }
             }
         }
         let now = Instant::now();
@@ -308,22 +312,23 @@ impl Snapshotter {
         Ok(starts)
     }
 
-    /// As old as the newest snapshot is, whoever took it.
-    fn first_due(&self, shared: &Shared) -> Due {
+    /// As old as the newest snapshot of the log as it is now, whoever took it.
+    /// False when that cannot be told.
+    fn first_due(&self, shared: &Shared) -> (Due, bool) {
         let every = self.options.every;
-        match self.options.store.latest(self.common.log.uuid(), shared.partition) {
+        match self.options.store.latest(self.common.log.as_ref(), shared.partition) {
             Ok(Some(manifest)) => {
                 self.common.metrics.snapshots.taken(shared.partition, manifest.created_at_ms);
                 let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
                 let age = now.saturating_sub(u128::try_from(manifest.created_at_ms).unwrap_or(0));
                 let age = Duration::from_millis(u64::try_from(age).unwrap_or(u64::MAX));
-                Due { at: Instant::now() + every.saturating_sub(age), next_offset: manifest.next_offset }
+                (Due { at: Instant::now() + every.saturating_sub(age), next_offset: manifest.next_offset }, true)
             }
-            Ok(None) => Due { at: Instant::now(), next_offset: 0 },
+            Ok(None) => (Due { at: Instant::now(), next_offset: 0 }, true),
             Err(error) => {
                 self.common.metrics.snapshots.failed("look");
                 tracing::warn!(partition = %shared.partition, %error, "the snapshots cannot be looked at");
-                Due { at: Instant::now() + every, next_offset: 0 }
+                (Due { at: Instant::now() + every, next_offset: 0 }, false)
             }
         }
     }
@@ -393,8 +398,8 @@ impl Snapshotter {
             bytes_sent = saved.bytes_sent, bytes_reused = saved.bytes_reused, place = store.url(), "snapshot taken"
         );
         if !shared.is_revoked() {
-            let log_uuid = self.common.log.uuid();
-            match store.expire(log_uuid, partition, self.options.keep, SnapshotStore::UNNAMED_KEPT) {
+            let log = self.common.log.as_ref();
+            match store.expire(log, partition, self.options.keep, SnapshotStore::UNNAMED_KEPT) {
                 Ok(expired) if expired.snapshots > 0 => tracing::debug!(%partition, ?expired, "old snapshots removed"),
                 Ok(_) => {}
                 Err(error) => {

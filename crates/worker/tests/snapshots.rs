@@ -167,6 +167,91 @@ async fn snapshots_are_taken_in_time_and_old_ones_go() {
     assert_eq!(nothing, [], "a partition that holds nothing needs none");
 }
 
+/// Copies a directory of files.
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("writable");
+    for entry in std::fs::read_dir(from).expect("readable") {
+        let path = entry.expect("readable").path();
+        std::fs::copy(&path, to.join(path.file_name().expect("named"))).expect("writable");
+    }
+}
+
+/// A log directory was put back from an older copy: same uuid, and snapshots of what it no longer holds.
+#[tokio::test]
+async fn snapshots_of_what_the_log_lost_are_in_nobodys_way() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = place(dir.path());
+    let mut ingest = Ingest::new(1);
+    let run = |log: &Arc<EmbeddedLog>, name: &str, every: Duration| {
+        let options = options(&dir.path().join(name), Some(store.clone()), every);
+        Worker::start(&options, log.clone(), statistics(), &mut Registry::default()).expect("starts")
+    };
+    let take = async |worker: &Worker| {
+        let snapshots = worker.snapshots().expect("configured");
+        tokio::task::spawn_blocking(move || snapshots.take(ROOM)).await.expect("ends").expect("taken").manifest
+    };
+    let offsets = async |uuid: u128| {
+        let store = store.clone();
+        let listed = tokio::task::spawn_blocking(move || store.list(uuid, ROOM)).await.expect("ends").expect("listed");
+        listed.iter().map(|listed| listed.next_offset).collect::<Vec<_>>()
+    };
+    let log = small_log(dir.path());
+    let uuid = log.uuid();
+    fill(&log, &mut ingest, 0..500);
+    let worker = run(&log, "one", never());
+    applied(&worker.stores(), &log).await;
+    take(&worker).await;
+    worker.stop().expect("stops");
+    drop(log);
+    copy(&dir.path().join("log"), &dir.path().join("copy"));
+    let log = small_log(dir.path());
+    fill(&log, &mut ingest, 500..3_000);
+    let worker = run(&log, "one", never());
+    for range in [3_000..3_100, 3_100..3_200, 3_200..3_300] {
+        fill(&log, &mut ingest, range);
+        applied(&worker.stores(), &log).await;
+        take(&worker).await;
+    }
+    worker.stop().expect("stops");
+    drop(log);
+    std::fs::remove_dir_all(dir.path().join("log")).expect("there");
+    copy(&dir.path().join("copy"), &dir.path().join("log"));
+
+    // It goes on another way. A snapshot is due, though there are three that tell of later offsets.
+    let log = small_log(dir.path());
+    assert_eq!(log.uuid(), uuid);
+    let mut other = Ingest::new(2);
+    fill(&log, &mut other, 0..500);
+    let worker = run(&log, "two", Duration::from_millis(5));
+    let (next, ..) = applied(&worker.stores(), &log).await;
+    assert_eq!(next, Offset(1_000));
+    let deadline = Instant::now() + PATIENCE;
+    while !offsets(uuid).await.contains(&1_000) {
+        assert!(Instant::now() < deadline, "one is taken in time: {:?}", offsets(uuid).await);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    worker.stop().expect("stops");
+    let worker = run(&log, "two", never());
+    fill(&log, &mut other, 500..600);
+    applied(&worker.stores(), &log).await;
+    assert_eq!(take(&worker).await.next_offset, 1_100, "and by hand");
+    let kept = offsets(uuid).await;
+    assert_eq!(kept[..5], [3_300, 3_200, 3_100, 1_100, 1_000], "{kept:?}");
+    // Beyond those offsets the log is trimmed behind its own snapshots only, and a new machine begins from them.
+    fill(&log, &mut other, 600..4_000);
+    let lived = applied(&worker.stores(), &log).await;
+    for _ in 0..5 {
+        let snapshots = worker.snapshots().expect("configured");
+        tokio::task::spawn_blocking(move || snapshots.trim()).await.expect("ends").expect("trimmed");
+        let start = log.start(ROOM).0;
+        assert!(start <= 1_100, "not behind what it lost: {start}");
+    }
+    worker.stop().expect("stops");
+    let worker = run(&log, "three", never());
+    assert_eq!(applied(&worker.stores(), &log).await, lived);
+    worker.stop().expect("stops");
+}
+
 #[tokio::test]
 async fn an_object_store_that_fails_stops_no_partition() {
     let dir = tempfile::tempdir().expect("a directory");

@@ -18,18 +18,57 @@ const FILE_BYTES_MAX: u64 = 64 << 20;
 pub(crate) struct File {
     dir: PathBuf,
     file: fs::File,
+    log: String,
     places: Arc<Mutex<BTreeMap<Partition, Place>>>,
 }
 
+/// `places.json`.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Kept {
+    /// The log whose offsets they are, 32 hex digits.
+    log: String,
+    places: BTreeMap<String, Place>,
+}
+
+/// What `places.json` may hold.
+#[derive(serde::Deserialize)]
+#[serde(untagged)]
+enum Found {
+    Kept(Kept),
+    /// As it was before it named the log: taken for this one's.
+    Nameless(BTreeMap<String, Place>),
+}
+
+impl Found {
+    fn of_log(self, log: &str) -> BTreeMap<String, Place> {
+        match self {
+            Self::Kept(kept) if kept.log != log => {
+                tracing::warn!(
+                    of = kept.log,
+                    log,
+                    "the log was made anew: its notifications are told, whatever the one before has told"
+                );
+                BTreeMap::new()
+            }
+            Self::Kept(kept) => kept.places,
+            Self::Nameless(places) => places,
+        }
+    }
+}
+
 impl File {
-    pub(crate) fn open(data_dir: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn open(data_dir: &Path, log: u128) -> anyhow::Result<Self> {
+        let log = format!("{log:032x}");
         let dir = data_dir.join("notifications");
         fs::create_dir_all(&dir).with_context(|| format!("{} cannot be made", dir.display()))?;
         let path = dir.join("places.json");
-        let named: BTreeMap<String, Place> = match fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).with_context(|| {
-                format!("{} cannot be read; without it, notifications are told again", path.display())
-            })?,
+        let named = match fs::read(&path) {
+            Ok(bytes) => {
+                let found = serde_json::from_slice::<Found>(&bytes).with_context(|| {
+                    format!("{} cannot be read; without it, notifications are told again", path.display())
+                })?;
+                found.of_log(&log)
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => BTreeMap::new(),
             Err(error) => return Err(error).with_context(|| format!("{} cannot be read", path.display())),
         };
@@ -38,7 +77,7 @@ impl File {
             Ok((partition.map_err(|error| anyhow::anyhow!("{}: `{name}`: {error}", path.display()))?, place))
         });
         let places = places.collect::<anyhow::Result<_>>()?;
-        Ok(Self { file: appended(&dir)?, dir, places: Arc::new(Mutex::new(places)) })
+        Ok(Self { file: appended(&dir)?, dir, log, places: Arc::new(Mutex::new(places)) })
     }
 
     fn rotate(&mut self) -> anyhow::Result<()> {
@@ -80,7 +119,8 @@ impl Board for File {
             places.iter().map(|(partition, place)| (partition.to_string(), *place)).collect()
         };
         let (path, new) = (self.dir.join("places.json"), self.dir.join("places.json.new"));
-        let text = serde_json::to_vec(&named).context("the places cannot be written down")?;
+        let text = serde_json::to_vec(&Kept { log: self.log.clone(), places: named })
+            .context("the places cannot be written down")?;
         // Synced before the rename, or a crash could leave an empty file in its place.
         fs::File::create(&new)
             .and_then(|mut file| file.write_all(&text).and_then(|()| file.sync_data()))
@@ -98,13 +138,16 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let (room, user) = (Partition::room(3), "user/1".parse::<Partition>().expect("a partition"));
         let message = |id: &str| Message { id: id.to_owned(), text: format!("{{\"id\":\"{id}\"}}") };
-        let mut file = File::open(dir.path()).expect("opens");
+        let mut file = File::open(dir.path(), 1).expect("opens");
         assert_eq!((file.places()(room), file.places()(user)), ((0, 0), (0, 0)));
         file.put(room, &[message("a"), message("b")], (7, 1)).expect("writes");
         file.put(user, &[message("c")], (9, 0)).expect("writes");
         file.put(room, &[message("d")], (8, 2)).expect("writes");
         drop(file);
-        let mut file = File::open(dir.path()).expect("opens");
+        // Offsets of another log say nothing of this one's.
+        let other = File::open(dir.path(), 2).expect("opens");
+        assert_eq!((other.places()(room), other.places()(user)), ((0, 0), (0, 0)));
+        let mut file = File::open(dir.path(), 1).expect("opens");
         assert_eq!((file.places()(room), file.places()(user)), ((8, 2), (9, 0)));
         let text = fs::read_to_string(dir.path().join("notifications/notifications.jsonl")).expect("is there");
         assert_eq!(
@@ -116,5 +159,20 @@ mod tests {
         let text = fs::read_to_string(dir.path().join("notifications/notifications.jsonl")).expect("is there");
         assert_eq!(text, "{\"id\":\"e\"}\n");
         assert!(dir.path().join("notifications/notifications.1.jsonl").exists());
+    }
+
+    #[test]
+    fn places_that_name_no_log_are_this_ones_until_they_are_written() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (room, user) = (Partition::room(3), Partition::user(1));
+        fs::create_dir(dir.path().join("notifications")).expect("writable");
+        fs::write(dir.path().join("notifications/places.json"), r#"{"room/3":[8,2],"user/1":[9,0]}"#)
+            .expect("writable");
+        let mut file = File::open(dir.path(), 1).expect("opens");
+        assert_eq!((file.places()(room), file.places()(user)), ((8, 2), (9, 0)));
+        file.put(room, &[], (10, 0)).expect("writes");
+        let places = |log: u128| File::open(dir.path(), log).expect("opens").places();
+        assert_eq!((places(1)(room), places(1)(user)), ((10, 0), (9, 0)));
+        assert_eq!((places(2)(room), places(2)(user)), ((0, 0), (0, 0)));
     }
 }

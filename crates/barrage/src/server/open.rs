@@ -98,7 +98,7 @@ impl Parts {
         let api_key = crate::api_key::of_server(std::env::var(crate::api_key::VARIABLE).ok(), data_dir)?;
         let as_log: Arc<dyn EventLog> = Arc::clone(&log) as Arc<dyn EventLog>;
         let statistics = crate::statistics::statistics();
-        let options = worker_options(&config, Box::new(notifications::File::open(data_dir)?))?;
+        let options = worker_options(&config, Box::new(notifications::File::open(data_dir, log.uuid())?))?;
         let worker = Worker::start(&options, Arc::clone(&as_log), statistics, &mut registry)?;
         let stores = worker.stores();
         let metrics = barrage_ingest::Metrics::register(&mut registry);
@@ -196,7 +196,7 @@ impl Parts {
         let mut local = None;
         if role.projects() {
             let statistics = crate::statistics::statistics();
-            let mut options = worker_options(&config, Box::new(notifications::Topic::open(options)?))?;
+            let mut options = worker_options(&config, Box::new(notifications::Topic::open(options, as_log.as_ref())?))?;
             options.marks = table.clone().map(|table| others_marks(table, &api_key, &config));
             let is_owner = group_knows(&shared.group);
             options.is_owner = Some(Arc::clone(&is_owner));
@@ -398,7 +398,10 @@ fn open_log(
     };
     let hasty = KafkaOptions { open_wait_ms: options.open_wait_ms.min(OPEN_WAIT_KNOWN_MS), ..options.clone() };
     match KafkaLog::open(&hasty, metrics.clone()) {
-        Ok(log) if log.known() == known => Ok((log, true)),
+        Ok(log) if log.known().is_same(&known) => {
+            remember(&path, &log.known())?;
+            Ok((log, true))
+        }
         Ok(log) => bail!(
             "this is another log than the one that {} was used with ({:?} instead of {known:?}): use another data \
              directory, or remove that file when nothing waits in the spool",

@@ -1,4 +1,4 @@
-//! Faults on demand, for tests: a disk that stalls, a disk that fails.
+//! Faults on demand, for tests: a disk that stalls, a disk that fails, a clock that is wrong.
 
 use std::io;
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -16,6 +16,7 @@ struct State {
     holding: bool,
     fail_write: bool,
     fail_sync: bool,
+    clock_shift_ms: i64,
 }
 
 impl Faults {
@@ -43,6 +44,15 @@ impl Faults {
     /// Lets the next `fdatasync` fail.
     pub fn fail_sync(&self) {
         self.change(|state| state.fail_sync = true);
+    }
+
+    /// Lets the clock be wrong from now on.
+    pub fn shift_clock(&self, ms: i64) {
+        self.change(|state| state.clock_shift_ms = ms);
+    }
+
+    pub(crate) fn clock_shift_ms(&self) -> i64 {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).clock_shift_ms
     }
 
     fn change(&self, change: impl FnOnce(&mut State)) {

@@ -14,7 +14,7 @@ use crate::embedded::segment::{self, Segment};
 #[derive(Debug)]
 enum Job {
     Prepare { number: u64, bytes: u64 },
-    Seal { segment: Arc<Segment>, next: Box<[u64]>, group: u64, timestamp_ms: i64 },
+    Seal { segment: Arc<Segment>, next: Box<[u64]>, group: u64, newest_ms: i64 },
 }
 
 /// Handle of the thread; dropping it waits until the thread has done what it was given.
@@ -51,8 +51,8 @@ impl Housekeeper {
                             // Nobody fetches it any more when the log is being closed.
                             let _ = ready.send((number, file));
                         }
-                        Job::Seal { segment, next, group, timestamp_ms } => {
-                            if let Err(error) = seal(&segment, uuid, &next, group, timestamp_ms) {
+                        Job::Seal { segment, next, group, newest_ms } => {
+                            if let Err(error) = seal(&segment, uuid, &next, group, newest_ms) {
                                 tracing::warn!(
                                     file = %segment.path.display(), %error,
                                     "cannot write the segment's index; the next start will be slower"
@@ -93,8 +93,8 @@ impl Housekeeper {
     }
 
     /// Cuts a full segment to its length and writes its index.
-    pub(crate) fn seal(&self, segment: &Arc<Segment>, next: &[u64], group: u64, timestamp_ms: i64) {
-        self.send(Job::Seal { segment: Arc::clone(segment), next: next.into(), group, timestamp_ms });
+    pub(crate) fn seal(&self, segment: &Arc<Segment>, next: &[u64], group: u64, newest_ms: i64) {
+        self.send(Job::Seal { segment: Arc::clone(segment), next: next.into(), group, newest_ms });
     }
 }
 

@@ -12,7 +12,7 @@
 //! 40  group      8   number of the last group in the segment
 //! 48  end        4   one past the last byte of the last frame
 //! 52  columns    4   partitions of both topics
-//! 56  timestamp  8   of the last group, ms since the epoch
+//! 56  newest     8   latest time of a group, ms since the epoch
 //! 64  rows       position 4, zero 4, next offset of every partition 8·n
 //!     last row   next offset of every partition at the end 8·n
 //! ```
@@ -36,7 +36,8 @@ pub(crate) struct Summary {
     pub(crate) next: Box<[u64]>,
     /// Number of the last group.
     pub(crate) group: u64,
-    pub(crate) timestamp_ms: i64,
+    /// The latest time of a group in it, ms since the epoch.
+    pub(crate) newest_ms: i64,
 }
 
 impl Summary {
@@ -52,7 +53,7 @@ impl Summary {
         out.extend_from_slice(&self.group.to_le_bytes());
         out.extend_from_slice(&self.index.end.to_le_bytes());
         out.extend_from_slice(&size(self.next.len()));
-        out.extend_from_slice(&self.timestamp_ms.to_le_bytes());
+        out.extend_from_slice(&self.newest_ms.to_le_bytes());
         for (place, position) in rows.iter().enumerate() {
             out.extend_from_slice(&u64::from(*position).to_le_bytes());
             self.index.row(place).iter().for_each(|offset| out.extend_from_slice(&offset.to_le_bytes()));
@@ -94,7 +95,7 @@ impl Summary {
         }
         index.end = end;
         let next = offsets(FIXED + rows * row_bytes).into();
-        Ok(Self { index, next, group: u64_at(bytes, 40), timestamp_ms: i64_at(bytes, 56) })
+        Ok(Self { index, next, group: u64_at(bytes, 40), newest_ms: i64_at(bytes, 56) })
     }
 
     /// Writes the index file of the segment at `path`. Not synced: a lost or torn one is made again.
@@ -127,7 +128,7 @@ mod tests {
             index.begin(position, &next);
         }
         index.end = position + 16;
-        Summary { index, next: next.into(), group: 9, timestamp_ms: -1 }
+        Summary { index, next: next.into(), group: 9, newest_ms: -1 }
     }
 
     proptest! {

@@ -17,6 +17,7 @@ mod format;
 mod housekeeper;
 mod index_file;
 mod inspect;
+mod log_time;
 mod meta;
 mod options;
 mod recover;

@@ -34,6 +34,10 @@ pub(crate) struct Recovered {
     pub(crate) next: Box<[u64]>,
     /// Number of the last group.
     pub(crate) group: u64,
+    /// The latest time of a group in the last segment, 0 when there is none in it.
+    pub(crate) last_newest_ms: i64,
+    /// The latest time of any group.
+    pub(crate) newest_ms: i64,
 }
 
 /// Reads `log.json`, or makes the log. The directory is locked by the caller.
@@ -117,16 +121,19 @@ pub(crate) fn recover(dir: &Path, meta: &Meta, options: &EmbeddedOptions) -> Res
     };
     let mut segments = Vec::with_capacity(headers.len());
     let mut before: Option<Summary> = None;
+    let mut newest_ms = 0;
     for (header, after) in sealed.iter().zip(headers.iter().skip(1)) {
         follows(dir, before.as_ref(), &begin, header)?;
         let summary = sealed_summary(dir, meta, header, after, options.chunk_bytes)?;
         segments.push(Arc::new(Segment::new(dir, meta.uuid, header.number, &header.base, summary.index.clone())));
+        newest_ms = newest_ms.max(summary.newest_ms);
         before = Some(summary);
     }
     follows(dir, before.as_ref(), &begin, last)?;
     let (file, summary) = open_last(dir, meta, last, options)?;
     segments.push(Arc::new(Segment::new(dir, meta.uuid, last.number, &last.base, summary.index)));
-    Ok(Recovered { segments, file, next: summary.next, group: summary.group })
+    let Summary { next, group, newest_ms: last_newest_ms, .. } = summary;
+    Ok(Recovered { segments, file, next, group, last_newest_ms, newest_ms: newest_ms.max(last_newest_ms) })
 }
 
 /// Segments are numbered from the first one that is kept without gaps.
@@ -305,21 +312,15 @@ fn rewrite(file: &File, start: u64, end: u64) -> io::Result<()> {
 }
 
 /// Cuts a full segment to its length and writes its index.
-pub(crate) fn seal(segment: &Segment, uuid: u128, next: &[u64], group: u64, timestamp_ms: i64) -> io::Result<()> {
+pub(crate) fn seal(segment: &Segment, uuid: u128, next: &[u64], group: u64, newest_ms: i64) -> io::Result<()> {
     let end = segment.index.read().unwrap_or_else(PoisonError::into_inner).end;
     File::options().write(true).open(&segment.path)?.set_len(end.into())?;
-    write_index(segment, uuid, next, group, timestamp_ms)
+    write_index(segment, uuid, next, group, newest_ms)
 }
 
 /// Writes the index of a segment: of a full one, or of the last one when the log is closed, where it tells the next
 /// opening how far the segment must be intact.
-pub(crate) fn write_index(
-    segment: &Segment,
-    uuid: u128,
-    next: &[u64],
-    group: u64,
-    timestamp_ms: i64,
-) -> io::Result<()> {
+pub(crate) fn write_index(segment: &Segment, uuid: u128, next: &[u64], group: u64, newest_ms: i64) -> io::Result<()> {
     let index: Index = segment.index.read().unwrap_or_else(PoisonError::into_inner).clone();
-    Summary { index, next: next.into(), group, timestamp_ms }.write(&segment.path, uuid, segment.number)
+    Summary { index, next: next.into(), group, newest_ms }.write(&segment.path, uuid, segment.number)
 }

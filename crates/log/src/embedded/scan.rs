@@ -70,7 +70,8 @@ pub(crate) struct Walk {
     pub(crate) group: u64,
     /// Where the last group begins, if there is one in this segment.
     pub(crate) group_start: Option<u32>,
-    pub(crate) timestamp_ms: i64,
+    /// The latest time of a group in this segment.
+    pub(crate) newest_ms: i64,
     /// Takes the group of the next frame as it is.
     any_group: bool,
 }
@@ -97,7 +98,7 @@ impl Walk {
             next: base.into(),
             group,
             group_start: None,
-            timestamp_ms: 0,
+            newest_ms: 0,
             any_group: false,
         }
     }
@@ -149,7 +150,7 @@ impl Walk {
         self.position = self.position.checked_add(length).ok_or("the segment is too large")?;
         self.group = header.group;
         self.group_start = Some(header.group_start);
-        self.timestamp_ms = header.timestamp_ms;
+        self.newest_ms = self.newest_ms.max(header.timestamp_ms);
         Ok(())
     }
 }
@@ -208,7 +209,7 @@ pub(crate) fn scan(file: &File, mut walk: Walk, piece_bytes: u32) -> io::Result<
 
 fn finish(walk: Walk, mut index: Index, stop: Stop) -> Scan {
     index.end = walk.position;
-    let summary = Summary { index, next: walk.next, group: walk.group, timestamp_ms: walk.timestamp_ms };
+    let summary = Summary { index, next: walk.next, group: walk.group, newest_ms: walk.newest_ms };
     Scan { summary, group_start: walk.group_start, stop }
 }
 

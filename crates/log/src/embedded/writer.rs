@@ -14,9 +14,11 @@ use crate::clock::now_ms;
 use crate::embedded::chunk::ChunkBuilder;
 use crate::embedded::format::{SegmentHeader, Stamp, built_length, seal_frame, u32_at};
 use crate::embedded::housekeeper::Housekeeper;
+use crate::embedded::log_time::{LogTime, News};
 use crate::embedded::recover::{Recovered, write_index};
 use crate::embedded::segment::{self, Index, Segment, header_bytes};
 use crate::embedded::shared::Shared;
+use crate::metrics::Metrics;
 
 /// Buffers larger than this are given back to the system after a burst.
 const SPARE_BYTES_MAX: usize = 8 << 20;
@@ -35,7 +37,9 @@ pub(crate) struct Writer {
     /// Where the segment ends.
     capacity: u32,
     group: u64,
-    timestamp_ms: i64,
+    /// The latest time of a group in this segment.
+    newest_ms: i64,
+    time: LogTime,
     builder: ChunkBuilder,
     housekeeper: Housekeeper,
     /// The next segment has been asked for.
@@ -55,6 +59,8 @@ impl Writer {
         let segment = recovered.segments.last().cloned().expect("a log has a segment");
         let position = segment.index.read().unwrap_or_else(PoisonError::into_inner).end;
         let segment_bytes = u32::try_from(options.segment_bytes).expect("checked against its range");
+        let mut time = LogTime::new(recovered.newest_ms, now_ms(), Instant::now());
+        tell(&mut time, &shared.metrics, now_ms());
         Ok(Self {
             housekeeper: Housekeeper::start(dir.clone(), shared.meta.uuid, options.zero_ahead)?,
             builder: ChunkBuilder::new(shared.meta.shape, &recovered.next),
@@ -67,7 +73,8 @@ impl Writer {
             position,
             capacity: segment_bytes.max(position),
             group: recovered.group,
-            timestamp_ms: 0,
+            newest_ms: recovered.last_newest_ms,
+            time,
             asked: false,
         })
     }
@@ -91,7 +98,7 @@ impl Writer {
             completer.complete(Ok(Positions::new()));
         }
         let (uuid, next) = (self.shared.meta.uuid, self.builder.next());
-        if let Err(error) = write_index(&self.segment, uuid, next, self.group, self.timestamp_ms) {
+        if let Err(error) = write_index(&self.segment, uuid, next, self.group, self.newest_ms) {
             tracing::warn!(
                 file = %self.segment.path.display(), %error,
                 "cannot note how far the last segment was written; the next start cannot tell damage at its end from a \
@@ -179,13 +186,10 @@ impl Writer {
     /// Completes the frames of a group; returns the index rows that begin in it.
     fn stamp(&mut self, group: &mut [u8]) -> Result<Vec<(u32, Vec<u64>)>, Failure> {
         self.group += 1;
-        self.timestamp_ms = now_ms();
-        let stamp = Stamp {
-            seed: self.segment.seed,
-            group_start: self.position,
-            group: self.group,
-            timestamp_ms: self.timestamp_ms,
-        };
+        let timestamp_ms = self.now_ms();
+        tell(&mut self.time, &self.shared.metrics, timestamp_ms);
+        self.newest_ms = self.newest_ms.max(timestamp_ms);
+        let stamp = Stamp { seed: self.segment.seed, group_start: self.position, group: self.group, timestamp_ms };
         let mut rows = Vec::new();
         let mut last = self.segment.index.read().unwrap_or_else(PoisonError::into_inner).last();
         let mut at = 0;
@@ -199,10 +203,21 @@ impl Writer {
             }
             seal_frame(frame, position, &stamp);
             let records = u32_at(frame, 16);
-            self.builder.frame(frame, at, records, self.timestamp_ms)?;
+            self.builder.frame(frame, at, records, timestamp_ms)?;
             at += length;
         }
         Ok(rows)
+    }
+
+    #[cfg(any(test, feature = "test-util"))]
+    fn now_ms(&self) -> i64 {
+        now_ms().saturating_add(self.shared.faults.clock_shift_ms())
+    }
+
+    #[cfg(not(any(test, feature = "test-util")))]
+    #[expect(clippy::unused_self, reason = "a fault on demand is of a log")]
+    fn now_ms(&self) -> i64 {
+        now_ms()
     }
 
     /// One write, one `fdatasync`. A failed one is never tried again: the system may have dropped what it could not
@@ -261,7 +276,7 @@ impl Writer {
             format!("cannot reserve space for {}: {error}", segment::path(&self.dir, number).display())
         })?;
         let next = self.builder.next();
-        self.housekeeper.seal(&self.segment, next, self.group, self.timestamp_ms);
+        self.housekeeper.seal(&self.segment, next, self.group, std::mem::take(&mut self.newest_ms));
         let meta = self.shared.meta;
         let header = SegmentHeader {
             uuid: meta.uuid,
@@ -288,6 +303,29 @@ impl Writer {
     fn failure(&self, action: &'static str) -> impl FnOnce(io::Error) -> Failure + use<> {
         let (path, position) = (self.segment.path.clone(), self.position);
         move |error| format!("cannot {action} {} at byte {position}: {error}", path.display())
+    }
+}
+
+/// Looks at the clock, and says what a person must know of it.
+fn tell(time: &mut LogTime, metrics: &Metrics, now_ms: i64) {
+    let news = time.observe(now_ms, Instant::now());
+    #[expect(clippy::cast_precision_loss, reason = "a gauge for people; 2^53 ms are beyond any clock")]
+    metrics.clock_ahead.set(time.ahead_ms() as f64 / 1_000.0);
+    match news {
+        News::None => {}
+        News::Forward(ms) => tracing::error!(
+            ms,
+            "this machine's clock went forward by more than time went by: it was set, or the machine slept. If it is wrong              now, stop, set it right and start: everything is late until the time of the newest record is reached"
+        ),
+        News::Back(ms) => tracing::error!(
+            ms,
+            "this machine's clock went back: until the time of the newest record is reached again, events are late and nothing              expires"
+        ),
+        News::Behind(ms) => tracing::error!(
+            ms,
+            "records in the log are ahead of this machine's clock: it is wrong now, or was when they came. Until their time is              reached, events are late and nothing expires"
+        ),
+        News::Reached => tracing::info!("this machine's clock has reached the newest record's time"),
     }
 }
 

@@ -142,7 +142,7 @@ impl ControlTopic {
     ) -> Result<Self, OpenError> {
         options.check()?;
         let topic = options.topic(name);
-        let (partitions, _) = Admin::connect(options)?.ensure(&topic, 1, Kind::Control)?;
+        let (partitions, ..) = Admin::connect(options)?.ensure(&topic, 1, Kind::Control)?;
         if partitions != 1 {
             let reason =
                 format!("it has {partitions} partitions; a table needs its changes in one order: make it anew");

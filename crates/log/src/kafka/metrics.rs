@@ -126,7 +126,8 @@ impl KafkaMetrics {
         log.register("problem", "1 while the topics are not as they must be", metrics.problem.clone());
         log.register_with_unit(
             "clock_ahead",
-            "Our clock minus that of the broker that acknowledged last, 0 while they agree",
+            "Our clock minus the log's, 0 while they agree: that of the broker that acknowledged last; embedded, a step of ours, \
+             or less than 0 while it is behind the newest record",
             Unit::Seconds,
             metrics.clock_ahead.clone(),
         );

@@ -19,6 +19,7 @@ mod control;
 mod feed;
 mod group;
 mod intake;
+mod made;
 mod metrics;
 mod options;
 mod outbox;
@@ -59,6 +60,7 @@ use crate::error::{AppendError, OpenError, ReadError, TrimError};
 use crate::event_log::{EventLog, Health, Record, SnapshotBase};
 use crate::owner::Owner;
 use feed::Taken;
+use made::{Lineages, identity};
 use sender::Sender;
 use shared::{Names, Shared, read_error};
 use side::Side;
@@ -71,7 +73,7 @@ const BURST: usize = 2_000;
 /// Most events that are looked through for the cause of an error.
 const EVENTS_MAX: usize = 50;
 
-/// The key in `barrage.rules` under which the log's shape stands.
+/// The key in `barrage.rules` under which stands what the log was made with.
 pub const LOG_KEY: &str = "log";
 
 /// The key that processes write to learn the log's time; its value means nothing.
@@ -176,14 +178,6 @@ pub struct KafkaLog {
     watcher: Watcher,
 }
 
-/// What is written under [`LOG_KEY`]: what keys were placed by.
-#[derive(Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-struct Made {
-    cluster: String,
-    room_partitions: u16,
-    user_partitions: u16,
-}
-
 /// What a process remembers of a log in Kafka, so that it can open it while the cluster is down.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct KnownLog {
@@ -191,14 +185,18 @@ pub struct KnownLog {
     uuid: String,
     room_partitions: u16,
     user_partitions: u16,
+    /// [`EventLog::lineage`] of both topics; none where it is the uuid.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    lineages: Vec<String>,
 }
 
-/// Identity of the log: the same cluster, topics and counts give the same one.
-fn identity(cluster: &str, names: &Names, shape: Shape) -> u128 {
-    let text =
-        format!("{cluster}\0{}\0{}\0{}\0{}", names.of(Topic::Room), shape.room, names.of(Topic::User), shape.user);
-    // Zero would mean none.
-    xxhash_rust::xxh3::xxh3_128(text.as_bytes()).max(1)
+impl KnownLog {
+    /// Whether it is the same log, though topics of it may have been made anew.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        let log = |known: &Self| (known.uuid.clone(), known.room_partitions, known.user_partitions);
+        log(self) == log(other)
+    }
 }
 
 impl KafkaLog {
@@ -214,19 +212,21 @@ impl KafkaLog {
         let admin = Admin::connect(options)?;
         let (cluster, brokers) = admin.cluster()?;
         let names = Names::new(options);
-        let shape = admin.data_topics(&names, brokers)?;
+        let (shape, made_now) = admin.data_topics(&names, brokers)?;
         admin.ensure(&options.topic("rules"), 1, Kind::Control)?;
-        Self::compare(options, &cluster, shape)?;
+        let made = made::compare(options, &cluster, &names, (shape, made_now))?;
         let uuid = identity(&cluster, &names, shape);
-        Self::start(options, metrics, shape, uuid, (admin, true))
+        Self::start(options, metrics, shape, (uuid, made.lineages(&names, uuid)), (admin, true))
     }
 
     /// What to remember of this log for [`KafkaLog::open_known`].
     #[must_use]
     pub fn known(&self) -> KnownLog {
         let shape = self.shared.shape;
-        let uuid = format!("{:032x}", self.shared.uuid);
-        KnownLog { uuid, room_partitions: shape.room, user_partitions: shape.user }
+        let hex = |id: u128| format!("{id:032x}");
+        let (uuid, lineages) = (self.shared.uuid, self.shared.lineages);
+        let lineages = if lineages == [uuid; 2] { Vec::new() } else { lineages.map(hex).to_vec() };
+        KnownLog { uuid: hex(uuid), room_partitions: shape.room, user_partitions: shape.user, lineages }
     }
 
     /// Opens a log that was opened before without asking the cluster, which may be down: appends are kept until it is
@@ -238,50 +238,28 @@ impl KafkaLog {
         options.check()?;
         let admin = Admin::connect(options)?;
         let shape = Shape { room: known.room_partitions, user: known.user_partitions };
-        let uuid = u128::from_str_radix(&known.uuid, 16)
-            .map_err(|error| options.refuse("read what is remembered of the log", error))?;
-        Self::start(options, metrics, shape, uuid, (admin, false))
+        let id = |text: &String| {
+            u128::from_str_radix(text, 16).map_err(|error| options.refuse("read what is remembered of the log", error))
+        };
+        let uuid = id(&known.uuid)?;
+        let lineages = match known.lineages.as_slice() {
+            [room, user] => [id(room)?, id(user)?],
+            _ => [uuid; 2],
+        };
+        Self::start(options, metrics, shape, (uuid, lineages), (admin, false))
     }
 
     fn start(
         options: &KafkaOptions,
         metrics: KafkaMetrics,
         shape: Shape,
-        uuid: u128,
+        identities: (u128, Lineages),
         (admin, reached): (Admin, bool),
     ) -> Result<Self, OpenError> {
-        let shared = Arc::new(Shared::new(options.clone(), shape, uuid, metrics));
+        let shared = Arc::new(Shared::new(options.clone(), shape, identities, metrics));
         let sender = Arc::new(Sender::start(&shared)?);
         let watcher = Watcher::start(&shared, &sender, admin, reached).inspect_err(|_| sender.close(Duration::ZERO))?;
         Ok(Self { side: Side::new(&shared), shared, sender, watcher })
-    }
-
-    /// Compares the topics with what the log was made with, and writes that down when nobody has.
-    fn compare(options: &KafkaOptions, cluster: &str, shape: Shape) -> Result<(), OpenError> {
-        let rules = ControlTopic::read(options, "rules", |_| ())?;
-        let now = Made { cluster: cluster.to_owned(), room_partitions: shape.room, user_partitions: shape.user };
-        let written = rules.get(LOG_KEY.as_bytes()).and_then(|record| record.value);
-        let Some(written) = written else {
-            // Two that make the log at the same time write the same: what the topics have, not what either wants.
-            let text = serde_json::to_vec(&now).map_err(|error| options.refuse("write down the log's shape", error))?;
-            let put = rules.put(LOG_KEY.as_bytes(), Some(&text));
-            put.map_err(|error| options.refuse("write down the log's shape", error))?;
-            return Ok(());
-        };
-        let unreadable = |error| options.refuse("read the log's shape from the control topic", error);
-        let made: Made = serde_json::from_slice(&written).map_err(unreadable)?;
-        if (made.room_partitions, made.user_partitions) != (shape.room, shape.user) {
-            return Err(OpenError::OtherTopics {
-                found_room: shape.room,
-                found_user: shape.user,
-                expected_by: "and was made with",
-                expected_room: made.room_partitions,
-                expected_user: made.user_partitions,
-                remedy: "a topic was changed or made anew. Bring the old one back, or use another topic prefix for a new \
-                         log",
-            });
-        }
-        Ok(())
     }
 
     /// Joins the consumer group as one of the processes that run the partitions, under `group_id` of the options. The
@@ -353,6 +331,10 @@ impl Drop for KafkaLog {
 impl EventLog for KafkaLog {
     fn uuid(&self) -> u128 {
         self.shared.uuid
+    }
+
+    fn lineage(&self, topic: Topic) -> u128 {
+        self.shared.lineages.get(made::place(topic)).copied().unwrap_or(self.shared.uuid)
     }
 
     fn partitions(&self, topic: Topic) -> u16 {

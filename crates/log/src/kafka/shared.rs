@@ -13,6 +13,7 @@ use crate::event_log::Health;
 use crate::kafka::clocks::{ALARM_MS, Clocks, LogTime};
 use crate::kafka::feed::Broken;
 use crate::kafka::intake::Intake;
+use crate::kafka::made::Lineages;
 use crate::kafka::{KafkaMetrics, KafkaOptions};
 
 /// How often the same trouble makes a log line.
@@ -62,6 +63,7 @@ pub(crate) struct Shared {
     pub(crate) shape: Shape,
     pub(crate) names: Names,
     pub(crate) uuid: u128,
+    pub(crate) lineages: Lineages,
     pub(crate) metrics: KafkaMetrics,
     ends: Box<[AtomicU64]>,
     starts: Box<[AtomicU64]>,
@@ -93,7 +95,12 @@ pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
-    pub(crate) fn new(options: KafkaOptions, shape: Shape, uuid: u128, metrics: KafkaMetrics) -> Self {
+    pub(crate) fn new(
+        options: KafkaOptions,
+        shape: Shape,
+        (uuid, lineages): (u128, Lineages),
+        metrics: KafkaMetrics,
+    ) -> Self {
         let zeros = || (0..shape.total()).map(|_| AtomicU64::new(0)).collect();
         let names = Names::new(&options);
         let begun = Instant::now();
@@ -103,6 +110,7 @@ impl Shared {
             shape,
             names,
             uuid,
+            lineages,
             metrics,
             ends: zeros(),
             starts: zeros(),

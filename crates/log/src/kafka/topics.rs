@@ -127,22 +127,23 @@ impl Admin {
         Ok(Some((found.partitions().len(), copies)))
     }
 
-    /// Makes a topic when it is missing, and waits until it can be used. Gives its partitions and copies.
-    pub(crate) fn ensure(&self, topic: &str, partitions: u16, kind: Kind) -> Result<(usize, usize), OpenError> {
-        let mut asked = false;
+    /// Makes a topic when it is missing, and waits until it can be used. Gives its partitions and copies, and whether it
+    /// was made here.
+    pub(crate) fn ensure(&self, topic: &str, partitions: u16, kind: Kind) -> Result<(usize, usize, bool), OpenError> {
+        let mut made = None;
         self.patiently(&format!("make topic {topic}"), || {
-            if let Some(found) = self.partitions(topic)? {
-                return Ok(found);
+            if let Some((partitions, copies)) = self.partitions(topic)? {
+                return Ok((partitions, copies, made == Some(true)));
             }
-            if !asked {
-                self.create(topic, partitions, kind)?;
-                asked = true;
+            if made.is_none() {
+                made = Some(self.create(topic, partitions, kind)?);
             }
             Err("it is not there yet".to_owned())
         })
     }
 
-    fn create(&self, topic: &str, partitions: u16, kind: Kind) -> Result<(), String> {
+    /// False when somebody else was faster.
+    fn create(&self, topic: &str, partitions: u16, kind: Kind) -> Result<bool, String> {
         let copies = match self.options.replication_factor {
             0 => -1,
             copies => i32::from(copies),
@@ -159,11 +160,11 @@ impl Admin {
         };
         let made = block_on(self.client.create_topics([&new], &Self::admin_options()));
         match made.map_err(|error| error.to_string())?.into_iter().next() {
-            Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(()),
+            Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(false),
             Some(Err((_, code))) => Err(code.to_string()),
             Some(Ok(_)) | None => {
                 tracing::info!(topic, partitions, "made the topic");
-                Ok(())
+                Ok(true)
             }
         }
     }
@@ -186,13 +187,14 @@ impl Admin {
         value.ok_or_else(|| "max.message.bytes is not told".to_owned())
     }
 
-    /// Makes and checks the data topics. Gives their partition counts.
-    pub(crate) fn data_topics(&self, names: &Names, brokers: usize) -> Result<Shape, OpenError> {
-        let mut counts = [0_u16; 2];
+    /// Makes and checks the data topics. Gives their partition counts, and which of them were made here.
+    pub(crate) fn data_topics(&self, names: &Names, brokers: usize) -> Result<(Shape, [bool; 2]), OpenError> {
+        let (mut counts, mut made_now) = ([0_u16; 2], [false; 2]);
         let asked = [self.options.room_partitions, self.options.user_partitions];
-        for ((topic, asked), count) in Topic::ALL.into_iter().zip(asked).zip(&mut counts) {
+        for (((topic, asked), count), made) in Topic::ALL.into_iter().zip(asked).zip(&mut counts).zip(&mut made_now) {
             let name = names.of(topic);
-            let (found, copies) = self.ensure(name, asked, Kind::Data)?;
+            let (found, copies);
+            (found, copies, *made) = self.ensure(name, asked, Kind::Data)?;
             *count = u16::try_from(found).unwrap_or(u16::MAX);
             let settings = self.patiently(&format!("read the settings of topic {name}"), || self.settings(name))?;
             check(name, &settings)?;
@@ -209,7 +211,7 @@ impl Admin {
                 remedy: "set the configuration to what the topics have, or use another topic prefix for a new log",
             });
         }
-        Ok(Shape { room, user })
+        Ok((Shape { room, user }, made_now))
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::common::{Admin, batch, everything, open, options, until, with_bytes_max};
-use barrage_event::{Offset, Partition};
+use barrage_event::{Offset, Partition, Topic};
 use barrage_kafka_fixture::Broker;
 use barrage_log::{ControlTopic, EventLog, KafkaLog, KafkaMetrics, KafkaOptions, OpenError, ReadError};
 
@@ -34,6 +34,52 @@ fn the_same_topics_are_the_same_log_and_others_are_not() {
     let uuids = [open(&first).uuid(), open(&first).uuid(), open(&second).uuid()];
     assert_eq!(uuids[0], uuids[1]);
     assert_ne!(uuids[0], uuids[2]);
+}
+
+#[test]
+fn a_topic_that_was_made_anew_is_another_one_and_the_other_topic_is_not() {
+    let broker = Broker::shared();
+    let options = options(broker);
+    let (admin, user, topic) = (Admin::new(broker), Partition::user(1), options.topic("user"));
+    let put = |log: &KafkaLog, partition: Partition, bytes: &[u8]| {
+        log.append(&mut batch(partition, bytes)).unwrap().wait().unwrap();
+    };
+    let log = open(&options);
+    let (uuid, known) = (log.uuid(), log.known());
+    put(&log, ROOM, b"room");
+    put(&log, user, b"user");
+    drop(log);
+    let mut lineages = vec![uuid];
+    for (what, by_hand, records) in [
+        ("made at a start", false, 0),
+        ("made by hand, and empty", true, 0),
+        ("made by hand, with a record at the same place", true, 1),
+        ("made by hand, and longer", true, 5),
+    ] {
+        let log = open(&options);
+        assert_eq!(
+            (log.uuid(), log.lineage(Topic::Room), log.lineage(Topic::User)),
+            (uuid, uuid, lineages[0]),
+            "{what}"
+        );
+        admin.delete(&topic);
+        until(&log, "it is gone", || log.problem().is_some_and(|problem| problem.contains("is gone")));
+        drop(log);
+        if by_hand {
+            admin.create(&topic, 2, &with_bytes_max("3000000"));
+        }
+        if records > 0 {
+            // One that does not look: what a running process appends meanwhile.
+            let log = KafkaLog::open_known(&options, KafkaMetrics::default(), &known).unwrap();
+            (0..records).for_each(|n| put(&log, user, format!("{what} {n}").as_bytes()));
+        }
+        let log = open(&options);
+        assert_eq!((log.uuid(), log.lineage(Topic::Room)), (uuid, uuid), "{what}");
+        assert!(!lineages.contains(&log.lineage(Topic::User)), "{what}");
+        assert!(log.known().is_same(&known) && log.known() != known, "{what}");
+        lineages.insert(0, log.lineage(Topic::User));
+        put(&log, user, what.as_bytes());
+    }
 }
 
 #[test]
@@ -71,7 +117,7 @@ fn a_topic_that_grows_is_told_and_records_stay_where_they_belong() {
     let log = open(&options);
     Admin::new(broker).grow(&options.topic("user"), 5);
     until(&log, "it is noticed", || log.problem().is_some_and(|problem| problem.contains("has 5 partitions now")));
-    assert_eq!(log.partitions(barrage_event::Topic::User), 2);
+    assert_eq!(log.partitions(Topic::User), 2);
     log.append(&mut batch(Partition::user(1), b"still")).unwrap().wait().unwrap();
     assert_eq!(everything(&log, Partition::user(1)), [b"still"]);
 }

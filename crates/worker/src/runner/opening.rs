@@ -3,6 +3,7 @@
 //! What may take long is asked beside the partition's thread, and every step goes on as far as the answers are there: the
 //! other partitions of the thread are read meanwhile.
 
+use std::path::Path;
 use std::sync::{Arc, mpsc};
 
 use barrage_log::{Follow, ReadError};
@@ -33,12 +34,20 @@ pub(super) enum Opening {
 }
 
 /// What follows when the log has what a store has seen.
-#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Then {
     /// A snapshot may be better than this store.
     Decide,
     /// It is gone on with.
     Open,
+    /// It was brought, and becomes the one in use.
+    Begin(Brought),
+}
+
+/// A store that was made of a snapshot, and is not in use yet.
+pub(super) struct Brought {
+    store: StoreDir,
+    next_offset: u64,
+    bytes: u64,
 }
 
 /// How a step of the opening ended.
@@ -66,15 +75,9 @@ impl Runner {
             Opening::Restore(restoring) => match restoring.poll(&self.common, self.partition()) {
                 Restored::UnderWay => Next::Wait(Opening::Restore(restoring)),
                 Restored::Nothing => self.open_from_log()?,
-                Restored::Store { dir, manifest } => {
+                Restored::Store { dir, next_offset, bytes } => {
                     drop(restoring);
-                    let engine = self.open_engine(&self.dir.adopt(&dir)?)?.0;
-                    self.dir.clean()?;
-                    tracing::info!(
-                        partition = %self.partition(), next_offset = manifest.next_offset, bytes = manifest.bytes(),
-                        "begun from a snapshot; the rest is read from the log"
-                    );
-                    self.check(engine, Then::Open)?
+                    self.begin_from(&dir, next_offset, bytes)?
                 }
             },
             Opening::End => Next::Wait(Opening::End),
@@ -128,8 +131,13 @@ impl Runner {
 
     fn checked(&self, engine: Box<Engine>, answer: Result<(), Stop>, then: Then) -> Result<Next, Stop> {
         let lag_max = self.common.snapshots.as_ref().map(|options| options.restore_lag);
+        let decides = match then {
+            Then::Begin(brought) => return self.begun(engine, answer, &brought),
+            Then::Decide => true,
+            Then::Open => false,
+        };
         match (answer, lag_max) {
-            (Ok(()), Some(lag_max)) if then == Then::Decide => {
+            (Ok(()), Some(lag_max)) if decides => {
                 let next = engine.next_offset().0;
                 let lag = self.common.log.end(self.partition()).0.saturating_sub(next);
                 if lag <= lag_max {
@@ -139,13 +147,49 @@ impl Runner {
                 self.bring_snapshot(next + lag_max)
             }
             // What comes next for this store was given up; a snapshot must have it.
-            (Err(Stop::Read(ReadError::Trimmed { .. })), Some(_)) if then == Then::Decide => {
+            (Err(Stop::Read(ReadError::Trimmed { .. })), Some(_)) if decides => {
                 drop(engine);
                 self.bring_snapshot(0)
             }
             (Ok(()), _) => Ok(Next::Open(engine)),
             (Err(error), _) => Err(error),
         }
+    }
+
+    /// Opens what was brought. It is in use when it was compared with the log, not before: the one that is here may be
+    /// better.
+    fn begin_from(&self, brought: &Path, next_offset: u64, bytes: u64) -> Result<Next, Stop> {
+        let store = self.dir.adopt(brought)?;
+        match self.open_engine(&store) {
+            Ok((engine, _)) => self.check(engine, Then::Begin(Brought { store, next_offset, bytes })),
+            Err(error) => self.refuse(&store, error),
+        }
+    }
+
+    fn begun(&self, engine: Box<Engine>, answer: Result<(), Stop>, brought: &Brought) -> Result<Next, Stop> {
+        let Brought { store, next_offset, bytes } = brought;
+        if let Err(error) = answer {
+            drop(engine);
+            return self.refuse(store, error);
+        }
+        self.dir.set_current(store)?;
+        self.dir.clean()?;
+        self.common.metrics.snapshots.restored();
+        tracing::info!(
+            partition = %self.partition(), next_offset, bytes, "begun from a snapshot; the rest is read from the log"
+        );
+        Ok(Next::Open(engine))
+    }
+
+    /// What was brought is of no use; of another log than this one it is no reason to stop.
+    fn refuse(&self, store: &StoreDir, error: Stop) -> Result<Next, Stop> {
+        self.dir.remove(store)?;
+        if !matches!(error, Stop::LogChanged { .. } | Stop::OtherLog { .. }) {
+            return Err(error);
+        }
+        self.common.metrics.snapshots.failed("restore");
+        tracing::warn!(partition = %self.partition(), %error, "no snapshot could be brought; the log is read instead");
+        self.open_from_log()
     }
 
     /// Looks for a snapshot above this offset; without one the log is read.
