@@ -295,10 +295,12 @@ impl Machine<'_> {
         self.state.upper_ms = self.state.upper_ms.saturating_add(more);
     }
 
-    /// Something at `at_ms` shows that a device of a platform whose session is over was connected: another one, or the end
-    /// was none.
+    /// A second device of the platform may have been connected until `at_ms`. Without a second login there was none: apps
+    /// have accounts write that are not connected.
     fn extend(&mut self, platform: usize, at_ms: i64) {
-        if length(self.state.devices[platform].ended_ms, at_ms) > self.rules.session_timeout_ms {
+        let device = &self.state.devices[platform];
+        let soon = length(device.ended_ms, at_ms) <= self.rules.session_timeout_ms;
+        if device.again_ms == 0 || device.pushed_out || !soon {
             return;
         }
         self.may_have_lasted(platform, at_ms);
@@ -366,6 +368,7 @@ impl Machine<'_> {
             }
             Stage::Closed => {
                 self.extend(platform, at_ms);
+                self.state.devices[platform].again_ms = 0;
                 return false;
             }
         }

@@ -153,10 +153,10 @@ fn pushed_out_cases() -> Vec<Case> {
             (102_980, 102_980, 102_980, false),
         ),
         (
-            "a sign of life after the end: perhaps there was another device",
+            "a sign of life after the only end: of an account that is not connected",
             vec![e(0, Login, IOS), e(10_000, Logout, IOS), e(30_000, Sign, IOS)],
             HOUR,
-            (10_000, 10_000, 30_000, false),
+            (10_000, 10_000, 10_000, false),
         ),
     ]
 }

@@ -111,7 +111,8 @@ impl Strip {
 
     /// There was a device at `x`.
     fn second_device_to(&mut self, x: usize) {
-        if let Some(ended) = self.ended.filter(|ended| x - ended <= TIMEOUT_MS) {
+        let second = self.again.is_some() && !self.pushed_out;
+        if let Some(ended) = self.ended.filter(|ended| second && x - ended <= TIMEOUT_MS) {
             self.maybe_on[ended..x].fill(true);
             self.ended = Some(x);
         }
@@ -139,6 +140,7 @@ impl Strip {
             (again, pushed_out) = (false, false);
         } else if !self.open {
             self.second_device_to(x);
+            self.again = None;
             return;
         }
         if pushed_out || again && kind == Kind::TimedOut {
@@ -167,15 +169,16 @@ impl Strip {
         if pushes_itself && self.can_be_taken_back(x) {
             self.take_back(x);
         }
-        self.again = None;
+        let mut again = None;
         if self.open && !self.silent {
             self.uncertain(self.sure_to(x), x);
-            self.again = Some(x);
+            again = Some(x);
         } else if let (true, Some(ended)) = (self.open, self.ended) {
             self.uncertain(self.sign, ended);
         } else if pushes_itself {
             self.second_device_to(x);
         }
+        self.again = again;
         self.pushed_out = pushes_itself;
         self.open = true;
         self.silent = false;
