@@ -53,11 +53,10 @@ fn levels<'a>(ids: impl IntoIterator<Item = &'a String>) -> BTreeSet<&'a str> {
     ids.into_iter().map(String::as_str).filter(|id| id.starts_with("level_reached/")).collect()
 }
 
-/// Whoever listens on Kafka is told what the file of one process says, once where nothing fails, and nothing more by a
-/// rebuild. Gives how many levels that are.
+/// Whoever listens on Kafka is told what the file of one process says, where partitions move more than once, and nothing
+/// more by a rebuild. Gives how many levels that are.
 fn same_notifications(cluster: &Cluster, broker: &Broker, alone: &Path, seed: u64) -> usize {
     let told = notified_on_kafka(broker, &cluster.prefix);
-    assert!(told.values().all(|times| *times == 1), "seed {seed}: nothing failed, but {told:?}");
     let file = std::fs::read_to_string(alone.join("notifications/notifications.jsonl")).expect("notifications");
     let line = |line: &str| serde_json::from_str::<serde_json::Value>(line).expect("JSON")["id"].clone();
     let own: Vec<String> = file.lines().map(|text| line(text).as_str().expect("an id").to_owned()).collect();
