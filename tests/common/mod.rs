@@ -293,40 +293,56 @@ pub(crate) fn all_reads(query: &str, truth: &Json) -> BTreeMap<String, Json> {
 
 /// The same of one user in `every`.
 pub(crate) fn reads_of(query: &str, truth: &Json, every: usize) -> BTreeMap<String, Json> {
-    let (first, last) = (truth["first_ms"].as_i64().expect("a time"), truth["last_ms"].as_i64().expect("a time"));
-    let at = last + 3_600_000;
+    let (first, at) = (truth["first_ms"].as_i64().expect("a time"), asked_at(truth));
     // The hours of its first half, and of the second.
-    let middle = first + (last - first) / 2;
-    let mut reads = BTreeMap::new();
-    let mut read = |path: String| {
-        let (status, mut answer) = read_at(query, &path);
-        if let Some(fields) = answer.as_object_mut() {
-            fields.remove("as_of");
-        }
-        reads.insert(path, serde_json::json!([status, answer]));
-    };
-    for sort in SORTS {
-        read(format!("/v1/rooms?sort={sort}&limit=1000&at={at}"));
-    }
-    read(format!("/v1/recommendations?limit=1000&at={at}"));
-    read(format!("/v1/levels?at={at}"));
+    let middle = i64::midpoint(first, at);
+    let mut reads = totals_of(query, truth, every);
     for room in truth["rooms"].as_object().expect("rooms").keys() {
         let room = escape(room);
-        read(format!("/v1/rooms/{room}?at={at}"));
-        read(format!("/v1/rooms/{room}/minutes?from=0&to={at}&limit=1000&at={at}"));
         for sort in VIEWER_SORTS {
-            read(format!("/v1/rooms/{room}/viewers?sort={sort}&limit=1000&at={at}"));
+            read_into(&mut reads, query, format!("/v1/rooms/{room}/viewers?sort={sort}&limit=1000&at={at}"));
         }
-        for (sort, (from, to)) in
-            VIEWER_WINDOW_SORTS.iter().flat_map(|sort| [(sort, (0, middle)), (sort, (middle, at))])
-        {
-            read(format!("/v1/rooms/{room}/viewers?sort={sort}&from={from}&to={to}&limit=1000&at={at}"));
+        for (from, to) in [(0, middle), (middle, at)] {
+            for sort in VIEWER_WINDOW_SORTS {
+                let path = format!("/v1/rooms/{room}/viewers?sort={sort}&from={from}&to={to}&limit=1000&at={at}");
+                read_into(&mut reads, query, path);
+            }
         }
-    }
-    for user in truth["users"].as_object().expect("users").keys().step_by(every) {
-        read(format!("/v1/users/{}?at={at}", escape(user)));
     }
     reads
+}
+
+/// The reads without the lists of viewers.
+pub(crate) fn totals_of(query: &str, truth: &Json, every: usize) -> BTreeMap<String, Json> {
+    let at = asked_at(truth);
+    let mut reads = BTreeMap::new();
+    for sort in SORTS {
+        read_into(&mut reads, query, format!("/v1/rooms?sort={sort}&limit=1000&at={at}"));
+    }
+    read_into(&mut reads, query, format!("/v1/recommendations?limit=1000&at={at}"));
+    read_into(&mut reads, query, format!("/v1/levels?at={at}"));
+    for room in truth["rooms"].as_object().expect("rooms").keys() {
+        let room = escape(room);
+        read_into(&mut reads, query, format!("/v1/rooms/{room}?at={at}"));
+        read_into(&mut reads, query, format!("/v1/rooms/{room}/minutes?from=0&to={at}&limit=1000&at={at}"));
+    }
+    for user in truth["users"].as_object().expect("users").keys().step_by(every) {
+        read_into(&mut reads, query, format!("/v1/users/{}?at={at}", escape(user)));
+    }
+    reads
+}
+
+/// The time that reads are asked for: when everything that waits for its window is over.
+fn asked_at(truth: &Json) -> i64 {
+    truth["last_ms"].as_i64().expect("a time") + 3_600_000
+}
+
+fn read_into(reads: &mut BTreeMap<String, Json>, query: &str, path: String) {
+    let (status, mut answer) = read_at(query, &path);
+    if let Some(fields) = answer.as_object_mut() {
+        fields.remove("as_of");
+    }
+    reads.insert(path, serde_json::json!([status, answer]));
 }
 
 /// A recording, named without its ending, and what an independent program counted in it.

@@ -18,7 +18,7 @@ use barrage_replay::{Line, LineKind, Options, Progress, Recording, Stop, Target,
 use serde_json::Value as Json;
 
 use super::cluster::{Cluster, KEY, Own};
-use super::{Server, all_reads, hashes, reads_of, run, run_with, wait_until};
+use super::{Server, all_reads, hashes, run, run_with, totals_of, wait_until};
 
 /// One test at a time: each is a broker and several processes, and three of them starve each other on two cores.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -249,7 +249,7 @@ impl Scene {
     }
 
     /// Judges in the middle of the evening, when a fault is over: what was answered is there, and counts once, and the
-    /// state is that of a clean replay. Of the users one in `every` is asked for.
+    /// state is that of a clean replay. Of the users one in `every` is asked for, and no lists: all of it is read at the end.
     pub(crate) fn judge(&mut self, every: usize) {
         self.send_until_answered(0);
         self.cluster.drained();
@@ -258,8 +258,8 @@ impl Scene {
         tell(beside, self.answered.get(self.told..).unwrap_or_default());
         self.told = self.answered.len();
         beside.drained();
-        let expected = reads_of(&beside.query, &self.truth, every);
-        assert_same(&expected, &reads_of(self.cluster.query(), &self.truth, every), "after the fault");
+        let expected = totals_of(&beside.query, &self.truth, every);
+        assert_same(&expected, &totals_of(self.cluster.query(), &self.truth, every), "after the fault");
         // The rows made anew from the log's start are those that were lived through.
         let (exit, output) =
             run_with(["rebuild", "--all", "--query", self.cluster.query()], &[("BARRAGE_API_KEY", KEY)]);

@@ -26,7 +26,7 @@ impl Table for Rooms {
     const STANDS: Option<fn(&proto::Room) -> Stands> = Some(proto::Room::stands);
 }
 
-/// What accounts added to rooms in epochs that are not over for good, by [`account_bucket`].
+/// What accounts added to rooms in epochs that are not over for good, by `account_bucket`.
 #[derive(Debug)]
 pub struct Accounts;
 impl BucketTable for Accounts {
