@@ -40,7 +40,7 @@ run: build ## Starts Barrage, plays a live evening against it, shows the numbers
 test: setup ## Runs every test; the last line is `N passed, N failed`
 	@scripts/test.sh
 
-lint: setup ## Format, clippy, documentation and dependencies; a warning is an error
+lint: setup ## Format, clippy, documentation, dependencies, scripts and deploy files; a warning is an error
 	@scripts/lint.sh
 
 audit: setup ## Licences, sources and duplicates of the dependencies (part of lint)

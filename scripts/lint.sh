@@ -24,3 +24,6 @@ if command -v shellcheck >/dev/null 2>&1; then
 else
   note "shellcheck is not installed: scripts were only parsed"
 fi
+
+# With the tools that are there; what is skipped is said.
+scripts/check-deploy.sh
