@@ -116,9 +116,9 @@ fn recorded_rooms_are_counted_on_kafka_as_they_were() {
         let dir = tempfile::tempdir().expect("a directory");
         let file = Path::new(&folder).join(name);
         let (recording, expected) = common::recording_in(&file);
-        // The shipped rules: gifts are counted from messages, as a recording has no bills.
+        // The shipped rules: gifts are counted from messages, as a recording has no bills. And patience, as the cluster has.
         let shipped = dir.path().join("shipped.toml");
-        std::fs::write(&shipped, "").expect("writable");
+        std::fs::write(&shipped, "[ingest]\nappend_budget_ms = 30000\n").expect("writable");
         let own = |_: &str, _| Own::default().with("BARRAGE_CONFIG", shipped.display());
         let cluster = Cluster::start_with(dir.path(), &broker.brokers(), &prefix(), (2, 3, 2), &own);
         play(&cluster, recording.to_str().expect("UTF-8"));
