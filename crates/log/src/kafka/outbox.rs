@@ -163,6 +163,13 @@ impl Outbox {
         }
     }
 
+    fn state(&self, lane: Lane) -> &LaneState {
+        match lane {
+            Lane::Main => &self.main,
+            Lane::Probe => &self.probe,
+        }
+    }
+
     fn lane(&mut self, lane: Lane) -> &mut LaneState {
         match lane {
             Lane::Main => &mut self.main,
@@ -218,11 +225,7 @@ impl Outbox {
 
     /// Whether a report or an error belongs to a producer that still counts.
     pub(crate) fn current(&self, lane: Lane, generation: u64) -> bool {
-        let state = match lane {
-            Lane::Main => &self.main,
-            Lane::Probe => &self.probe,
-        };
-        state.generation == generation
+        self.state(lane).generation == generation
     }
 
     /// A record is durable.
@@ -321,10 +324,7 @@ impl Outbox {
 
     /// Whether a lane has a producer that works.
     pub(crate) fn is_open(&self, lane: Lane) -> bool {
-        match lane {
-            Lane::Main => self.main.open,
-            Lane::Probe => self.probe.open,
-        }
+        self.state(lane).open
     }
 
     /// The lane has its new producer.
