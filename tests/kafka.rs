@@ -7,11 +7,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use barrage_kafka_fixture::{Broker, prefix};
+use barrage_recordings::{Recording, skipped};
 use common::cluster::{Cluster, KEY, Own, SESSION_MS};
 use common::scene::{Scene, Setting, alone, assert_same, evening};
 use common::{Server, all_reads, differences_at, reads_of};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
+use serde_json::Value as Json;
 
 fn play(cluster: &Cluster, file: &str) {
     let (code, output) = common::run_with(
@@ -102,29 +104,26 @@ fn ten_evenings_give_the_same_answers_in_one_process_and_in_seven() {
 
 #[test]
 fn recorded_rooms_are_counted_on_kafka_as_they_were() {
-    let Some(folder) = std::env::var_os("BARRAGE_RECORDINGS") else {
-        common::skipped("recorded rooms on Kafka: BARRAGE_RECORDINGS names no folder of recordings");
-        return;
-    };
     if std::env::var_os("TORTURE").is_none() {
-        common::skipped("recorded rooms on Kafka: they take minutes and are part of `make torture`");
+        skipped("recorded rooms on Kafka: they take minutes and are part of `make torture`");
         return;
     }
     let _alone = alone();
     let broker = Broker::start(1);
     for name in ["burst", "rejoin", "developer"] {
+        let Some(recording) = Recording::find(name, "all, on Kafka,") else { return };
+        let expected: Json = serde_json::from_str(&recording.expected()).expect("JSON");
+        let file = recording.file();
         let dir = tempfile::tempdir().expect("a directory");
-        let file = Path::new(&folder).join(name);
-        let (recording, expected) = common::recording_in(&file);
         // The shipped rules: gifts are counted from messages, as a recording has no bills. And patience, as the cluster has.
         let shipped = dir.path().join("shipped.toml");
         std::fs::write(&shipped, "[ingest]\nappend_budget_ms = 30000\n").expect("writable");
         let own = |_: &str, _| Own::default().with("BARRAGE_CONFIG", shipped.display());
         let cluster = Cluster::start_with(dir.path(), &broker.brokers(), &prefix(), (2, 3, 2), &own);
-        play(&cluster, recording.to_str().expect("UTF-8"));
+        play(&cluster, file.to_str().expect("UTF-8"));
         cluster.drained();
         let alone = Server::start_with(&dir.path().join("alone"), &["--config", shipped.to_str().expect("UTF-8")]);
-        alone.replay(&recording);
+        alone.replay(&file);
         alone.drained();
         // Of the answers about users, which are counted one by one below, every seventh is compared in full.
         let reads = reads_of(&alone.query, &expected, 7);

@@ -1,24 +1,18 @@
 //! Recorded rooms through real HTTP: every figure that message counts have equals the independent count.
-//!
-//! The recordings' terms forbid to ship them; the folder is named by `BARRAGE_RECORDINGS`.
 
 mod common;
 
-use std::path::PathBuf;
-
-use common::{Server, differences, get, hashes, recording_in, skipped, wait_until};
+use barrage_recordings::Recording;
+use common::{Server, differences, get, hashes, wait_until};
 use serde_json::Value as Json;
 
 fn plays_without_a_difference(name: &str, callbacks: u64, throttled: u64) {
-    let Some(folder) = std::env::var_os("BARRAGE_RECORDINGS").map(PathBuf::from) else {
-        skipped(&format!("{name}: BARRAGE_RECORDINGS names no folder of recordings"));
-        return;
-    };
+    let Some(recording) = Recording::find(name, "all") else { return };
     let dir = tempfile::tempdir().expect("a directory");
     // The shipped rules: gifts are counted from messages, as a recording has no bills.
     let server = Server::start_with(dir.path(), &[]);
-    let (recording, expected) = recording_in(&folder.join(name));
-    server.replay(&recording);
+    let expected: Json = serde_json::from_str(&recording.expected()).expect("JSON");
+    server.replay(&recording.file());
     let status = server.drained();
     let counted: u64 = expected["callbacks"].as_object().expect("a map").values().filter_map(Json::as_u64).sum();
     assert_eq!(counted, callbacks, "the recording is another one");

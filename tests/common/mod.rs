@@ -28,15 +28,6 @@ const BARRAGE: &str = env!("CARGO_BIN_EXE_barrage");
 /// The configuration of servers that play simulated evenings.
 pub(crate) const EVENING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/evening.toml");
 
-/// Says that something was not tested: in the output of the test, and in the file that `scripts/test.sh` shows at the end.
-pub(crate) fn skipped(what: &str) {
-    println!("SKIPPED: {what}");
-    if let Some(file) = std::env::var_os("BARRAGE_SKIPPED") {
-        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(file).expect("a file");
-        file.write_all(format!("SKIPPED: {what}\n").as_bytes()).expect("written");
-    }
-}
-
 /// A running `barrage run`.
 #[derive(Debug)]
 pub(crate) struct Server {
@@ -343,13 +334,4 @@ fn read_into(reads: &mut BTreeMap<String, Json>, query: &str, path: String) {
         fields.remove("as_of");
     }
     reads.insert(path, serde_json::json!([status, answer]));
-}
-
-/// A recording, named without its ending, and what an independent program counted in it.
-pub(crate) fn recording_in(name: &Path) -> (PathBuf, Json) {
-    let with = |ending: &str| PathBuf::from(format!("{}{ending}", name.display()));
-    let file = File::open(with(".expected.json.gz")).expect("the expected totals beside the recording");
-    let mut text = String::new();
-    flate2::read::GzDecoder::new(file).read_to_string(&mut text).expect("gzip");
-    (with(".jsonl.gz"), serde_json::from_str(&text).expect("JSON"))
 }

@@ -4,9 +4,6 @@ use serde_json::Value as Json;
 
 use super::{escape, read_at};
 
-/// How far watch time may be off where callbacks do not tell their time, ms.
-const WATCH_SLACK_MS: u64 = 5_000;
-
 /// Gathers differences.
 #[derive(Default)]
 struct Differences(Vec<String>);
@@ -195,8 +192,8 @@ fn watch_time(differences: &mut Differences, query: &str, (room, at): (&str, i64
         let watch = &viewer["watch"];
         let (lower, upper) = (number(&watch["lower_ms"]), number(&watch["upper_ms"]));
         differences.within(&format!("{what} in its bounds"), &watch["ms"], (lower, upper));
-        let (least, most) = (number(&wanted["watch_lower_ms"]), number(&wanted["watch_upper_ms"]));
-        if upper.saturating_add(WATCH_SLACK_MS) < least || lower > most.saturating_add(WATCH_SLACK_MS) {
+        let (least, most) = (number(&wanted["watch_ms"]), number(&wanted["watch_upper_ms"]));
+        if upper < least || lower > most {
             differences.0.push(format!("{what}: answered {watch}, expected {least} to {most}"));
         }
     }

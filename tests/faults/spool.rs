@@ -8,10 +8,11 @@ use std::time::Duration;
 use barrage_event::Partition;
 use barrage_event::routes::partition_of;
 use barrage_kafka_fixture::{Broker, prefix};
+use barrage_recordings::skipped;
 
 use crate::common::cluster::{Cluster, Own, Process};
 use crate::common::scene::{Scene, Setting, alone, replays_cleanly};
-use crate::common::{get, post, skipped, wait_until, wait_until_told};
+use crate::common::{get, post, wait_until, wait_until_told};
 use crate::topics::Administrator;
 
 /// A file system of its own, of a few MiB in memory; gone when dropped.

@@ -2,8 +2,6 @@
 //! likes equals what was counted independently or was true.
 
 use std::collections::HashSet;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::path::PathBuf;
 use std::rc::Rc;
 
 use barrage_event::callback::{self, Callback};
@@ -13,6 +11,7 @@ use barrage_event::{EnvelopeView, Stamp, Topic, business};
 use barrage_like_tallies::{AccountTallies, LikeTallies, RoomTallies};
 use barrage_projection::memory::Harness;
 use barrage_projection::{ReadContext, Statistic as _};
+use barrage_recordings::Recording;
 use barrage_simulator::{Config, Evening, Expected, ExpectedGifts};
 use serde_json::{Map, Value as Json};
 
@@ -141,35 +140,12 @@ impl World {
     }
 }
 
-/// Says that something was not tested: in the output of the test, and in the file that `scripts/test.sh` shows at the end.
-fn skipped(what: &str) {
-    println!("SKIPPED: {what}");
-    if let Some(file) = std::env::var_os("BARRAGE_SKIPPED") {
-        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(file).expect("a file");
-        file.write_all(format!("SKIPPED: {what}\n").as_bytes()).expect("written");
-    }
-}
-
-fn recordings() -> Option<PathBuf> {
-    let named = std::env::var_os("BARRAGE_RECORDINGS").map(PathBuf::from);
-    named.filter(|folder| folder.is_dir()).or_else(|| {
-        skipped("likes and gifts of recorded rooms: BARRAGE_RECORDINGS names no folder of recordings");
-        None
-    })
-}
-
 fn plays_without_a_difference(name: &str, value: u64) {
-    let Some(folder) = recordings() else { return };
-    let open = |ending: &str| {
-        let file = std::fs::File::open(folder.join(format!("{name}{ending}"))).expect("a recording");
-        BufReader::new(flate2::read::GzDecoder::new(file))
-    };
-    let mut text = Vec::new();
-    open(".expected.json.gz").read_to_end(&mut text).expect("gzip");
-    let expected = Expected::from_json(&text).expect("expected totals");
+    let Some(recording) = Recording::find(name, "likes and gifts") else { return };
+    let expected = Expected::from_json(recording.expected().as_bytes()).expect("expected totals");
     let mut world = World::new(&RuleSet::default());
-    for line in open(".jsonl.gz").lines() {
-        world.line(&line.expect("a line"));
+    for line in recording.lines() {
+        world.line(&line);
     }
     let found = world.differences(&expected, false);
     assert!(found.is_empty(), "{} differences, the first: {:#?}", found.len(), &found[..found.len().min(10)]);

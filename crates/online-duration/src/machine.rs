@@ -311,35 +311,45 @@ impl Machine<'_> {
         device.ended_upper_ms = upper_ms;
     }
 
+    /// Whose sign of life one is that names no platform. Of several sessions that of the last login: whichever of their
+    /// devices it was, the account has been connected since then. Nobody's when it may be that of a later login still.
+    fn whose(&self) -> Option<usize> {
+        let last = |stage: Stage| {
+            let those = self.state.devices.iter().enumerate().filter(move |(_, device)| device.stage() == stage);
+            those.max_by_key(|(index, device)| (device.since_ms, self.platforms.get(*index)))
+        };
+        let (index, device) = last(Stage::Open).or_else(|| last(Stage::Silent))?;
+        let maybe_later = last(Stage::MaybeClosed).is_some_and(|(_, maybe)| maybe.since_ms > device.since_ms);
+        (!maybe_later).then_some(index)
+    }
+
     /// Returns whether a session was restored.
     fn sign(&mut self, platform: u32, at_ms: i64) -> bool {
-        let mut restored = false;
-        for index in 0..self.state.devices.len() {
-            let named = index == platform as usize;
-            if !named && platform != ANY {
-                continue;
+        let named = platform != ANY;
+        let index = if named { Some(platform as usize) } else { self.whose() };
+        let Some(index) = index else { return false };
+        let Some(device) = self.state.devices.get(index) else { return false };
+        let settled = at_ms >= device.ended_ms.saturating_add(SETTLED_MS);
+        let restored = match device.stage() {
+            Stage::Open => false,
+            Stage::Silent => {
+                self.restore(index, at_ms);
+                true
             }
-            let settled = at_ms >= self.state.devices[index].ended_ms.saturating_add(SETTLED_MS);
-            match self.state.devices[index].stage() {
-                Stage::Open => {}
-                Stage::Silent => {
-                    self.restore(index, at_ms);
-                    restored = true;
-                }
-                Stage::MaybeClosed if named && settled => {
-                    self.restore(index, at_ms);
-                    restored = true;
-                }
-                Stage::Closed if named && settled => {
-                    self.extend(index, at_ms);
-                    continue;
-                }
-                Stage::Closed | Stage::MaybeClosed => continue,
+            Stage::MaybeClosed if settled => {
+                self.restore(index, at_ms);
+                true
             }
-            let device = &mut self.state.devices[index];
-            device.sign_ms = device.sign_ms.max(at_ms);
-            device.doubted = false;
-        }
+            Stage::Closed if settled => {
+                self.extend(index, at_ms);
+                return false;
+            }
+            Stage::Closed | Stage::MaybeClosed => return false,
+        };
+        let its_own = named || self.state.devices.iter().filter(|device| device.stage() != Stage::Closed).count() == 1;
+        let device = &mut self.state.devices[index];
+        device.sign_ms = device.sign_ms.max(at_ms);
+        device.doubted &= !its_own;
         restored
     }
 

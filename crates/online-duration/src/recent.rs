@@ -63,11 +63,13 @@ pub(crate) fn insert_sign(account: &mut Account, platform_name: &str, at_ms: i64
     }
 }
 
-/// A sign of life of a time that is folded.
+/// A sign of life of a time that is folded. One that names no platform says whose it is where there is one platform: which
+/// sessions were open then is not known any more.
 fn late_sign(account: &mut Account, platform: u32, at_ms: i64) {
+    let single = account.platforms.len() == 1;
     let devices = account.folded.iter_mut().flat_map(|state| state.devices.iter_mut().enumerate());
     for (index, device) in devices {
-        let own = platform == ANY || index == platform as usize;
+        let own = index == platform as usize || platform == ANY && single;
         if own && device.stage() == Stage::Open && device.since_ms <= at_ms {
             device.sign_ms = device.sign_ms.max(at_ms);
         }

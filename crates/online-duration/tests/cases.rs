@@ -279,6 +279,19 @@ fn doubtful_cases() -> Vec<Case> {
             (13 * 3_600_000, 3_600_000, 13 * 3_600_000, false),
         ),
         (
+            "who did what no platform is told of: since the last login somebody has been connected, not before",
+            vec![
+                e(0, Login, IOS),
+                e(500_000, Login, ANDROID),
+                e(650_000, Sign, ANY),
+                // The iPhone died up to 400 s before.
+                e(700_000, Closed, IOS),
+                e(800_000, Logout, ANDROID),
+            ],
+            HOUR,
+            (800_000, 600_000, 800_000, false),
+        ),
+        (
             "provisional: a later logout restores it",
             vec![e(0, Login, IOS), e(HOUR, Sign, IOS), e(15 * HOUR, Logout, IOS)],
             20 * HOUR,

@@ -118,8 +118,13 @@ impl Strip {
         }
     }
 
-    fn sign(&mut self, x: usize, named: bool) {
-        let settled = named && self.ended.is_none_or(|ended| x >= ended + SETTLED_MS);
+    /// Whether it is open, silent, or may have ended wrongly.
+    fn lasts(&self, x: usize) -> bool {
+        self.open || self.can_be_taken_back(x)
+    }
+
+    fn sign(&mut self, x: usize, its_own: bool) {
+        let settled = self.ended.is_none_or(|ended| x >= ended + SETTLED_MS);
         if self.can_be_taken_back(x) && (self.open || settled) {
             self.take_back(x);
         } else if !self.open {
@@ -129,7 +134,7 @@ impl Strip {
             return;
         }
         self.sign = x;
-        self.doubted = false;
+        self.doubted &= !its_own;
     }
 
     fn end(&mut self, x: usize, kind: Kind) {
@@ -189,6 +194,17 @@ impl Strip {
     }
 }
 
+/// Whose a sign of life is that names no platform: of the last login that is open, or else silent; nobody's when a
+/// session of a later login may have ended wrongly.
+fn whose(strips: &[Strip], x: usize) -> Option<usize> {
+    let last = |fits: &dyn Fn(&Strip) -> bool| {
+        (0..strips.len()).filter(|&p| fits(&strips[p])).max_by_key(|&p| (strips[p].since, PLATFORMS[p]))
+    };
+    let open = last(&|strip| strip.open && !strip.silent).or_else(|| last(&|strip| strip.open))?;
+    let ended_wrongly = last(&|strip| !strip.open && strip.can_be_taken_back(x));
+    ended_wrongly.is_none_or(|other| strips[other].since <= strips[open].since).then_some(open)
+}
+
 struct Truth {
     ms: usize,
     lower_ms: usize,
@@ -220,10 +236,11 @@ fn model(events: &[Event], asked: usize) -> Truth {
         walked = event.at;
         match event.kind {
             Kind::Sign => {
-                for (index, strip) in strips.iter_mut().enumerate() {
-                    if index == event.platform || event.platform == ANY {
-                        strip.sign(event.at, event.platform != ANY);
-                    }
+                let named = event.platform != ANY;
+                let whose = if named { Some(event.platform) } else { whose(&strips, event.at) };
+                if let Some(whose) = whose {
+                    let alone = strips.iter().filter(|strip| strip.lasts(event.at)).count() == 1;
+                    strips[whose].sign(event.at, named || alone);
                 }
             }
             Kind::Login => {

@@ -46,7 +46,8 @@ struct Connection {
     pushes: Option<Option<i64>>,
     /// The next login of the platform.
     next: Option<usize>,
-    signs: Vec<usize>,
+    /// When, and whether it names the platform.
+    signs: Vec<(usize, bool)>,
 }
 
 /// How long before the login the device that it pushes out has logged out.
@@ -83,6 +84,32 @@ impl Connection {
         }
     }
 
+    /// Until when its session lasts as far as it is told at the time asked for, and how that ended.
+    fn told_end(&self, asked: usize) -> (usize, Option<Kind>) {
+        let report = self.report().filter(|(at, _)| *at <= asked);
+        let replaced = self.next.filter(|&next| next <= asked && report.is_none_or(|(at, _)| next < at));
+        // A device that is pushed out and logs out before the login has logged out.
+        let out = match self.end {
+            End::PushedOut(after) if before(after) > 0 => self.next.map(|next| next - before(after)),
+            _ => None,
+        };
+        match (out.filter(|&at| at <= asked), report, replaced) {
+            (Some(at), _, _) => (at, Some(Kind::Logout)),
+            (_, Some((at, kind)), _) => (at, Some(kind)),
+            (_, _, Some(next)) => (next, Some(Kind::Closed)),
+            _ => (asked, None),
+        }
+    }
+
+    /// Until when it may have lasted: one that was closed soon after a second login may have been the former one.
+    fn may_end(&self, asked: usize) -> usize {
+        let (end, kind) = self.told_end(asked);
+        let reported = self.report().is_some_and(|(at, _)| at <= asked);
+        let maybe = kind == Some(Kind::Closed) && reported && self.on_top && self.pushes.is_none();
+        let maybe = maybe && end - self.login <= detection_ms(self.platform);
+        if maybe { self.next.unwrap_or(asked).min(asked) } else { end }
+    }
+
     fn events(&self) -> Vec<Event> {
         let one = |at, kind, platform| Event { at, kind, platform, kicked: Vec::new() };
         let mut events = vec![one(self.login, Kind::Login, self.platform)];
@@ -91,7 +118,8 @@ impl Connection {
         }
         events.extend(self.told_pushed_out().map(|at| one(at, Kind::Logout, self.platform)));
         events.extend(self.report().map(|(at, kind)| one(at, kind, self.platform)));
-        events.extend(self.signs.iter().map(|&at| one(at, Kind::Sign, self.platform)));
+        events
+            .extend(self.signs.iter().map(|&(at, named)| one(at, Kind::Sign, if named { self.platform } else { ANY })));
         events
     }
 }
@@ -118,48 +146,61 @@ impl Painted {
         let strip = vec![false; asked];
         let mut painted =
             Self { truth: strip.clone(), value: strip.clone(), lower: strip.clone(), upper: strip, now: false };
-        for connection in connections.iter().filter(|connection| connection.login <= asked) {
-            painted.connection(connection, &known_signs(events, asked), asked);
+        let signs = attributed(connections, &known_signs(events, asked), asked);
+        for (index, connection) in connections.iter().enumerate().filter(|(_, c)| c.login <= asked) {
+            let own: Vec<(usize, bool)> =
+                signs.iter().filter(|(_, of, _)| *of == index).map(|&(at, _, certainly)| (at, certainly)).collect();
+            painted.connection(connection, &own, asked);
         }
         painted
     }
 
-    fn connection(&mut self, c: &Connection, signs: &[(usize, usize)], asked: usize) {
+    /// `signs`: when, and whether they are certainly of this connection.
+    fn connection(&mut self, c: &Connection, signs: &[(usize, bool)], asked: usize) {
         fill(&mut self.truth, c.login, c.gone);
-        let report = c.report().filter(|(at, _)| *at <= asked);
-        let replaced = c.next.filter(|&next| next <= asked && report.is_none_or(|(at, _)| next < at));
-        // A device that is pushed out and logs out before the login has logged out.
-        let out = match c.end {
-            End::PushedOut(after) if before(after) > 0 => c.next.map(|next| next - before(after)),
-            _ => None,
-        };
-        let (end, kind) = match (out.filter(|&at| at <= asked), report, replaced) {
-            (Some(at), _, _) => (at, Some(Kind::Logout)),
-            (_, Some((at, kind)), _) => (at, Some(kind)),
-            (_, _, Some(next)) => (next, Some(Kind::Closed)),
-            _ => (asked, None),
-        };
+        let (end, kind) = c.told_end(asked);
         self.now |= kind.is_none();
         fill(&mut self.value, c.login, end);
         // Whose logout is told in this session is not known for certain: no report after it says more until a sign.
         let doubtful = c.told_pushed_out().filter(|&at| at >= c.login && at <= end);
-        let last_sign = signs
-            .iter()
-            .filter(|(at, platform)| {
-                (*platform == c.platform || *platform == ANY) && c.login <= *at && (*at < end || kind.is_none())
-            })
-            .map(|(at, _)| *at)
-            .max();
+        let last_sign = signs.iter().map(|(at, _)| *at).max();
         let told = end.saturating_sub(detection_ms(c.platform));
-        let doubted = doubtful.is_some_and(|at| last_sign.is_none_or(|sign| sign < at));
+        let cleared = |at: usize| signs.iter().any(|&(sign, certainly)| certainly && sign >= at);
+        let doubted = doubtful.is_some_and(|at| !cleared(at));
         let sure = last_sign.unwrap_or(0).max(if doubted { 0 } else { told });
         fill(&mut self.lower, c.login, if kind == Some(Kind::Logout) { end } else { sure.min(end) });
-        // The connection that was closed soon after a second login may have been the former one.
-        let maybe = kind == Some(Kind::Closed) && report.is_some() && c.on_top && c.pushes.is_none();
-        let maybe = maybe && end - c.login <= detection_ms(c.platform);
-        let until = if maybe { c.next.unwrap_or(asked).min(asked) } else { end };
-        fill(&mut self.upper, c.login, until);
+        fill(&mut self.upper, c.login, c.may_end(asked));
     }
+}
+
+/// Signs of life with the connection that they are taken to be of, and whether they certainly are. One that names no
+/// platform is taken to be of the last login of those whose sessions lasted then; of none when that one may have ended.
+fn attributed(connections: &[Connection], signs: &[(usize, usize)], asked: usize) -> Vec<(usize, usize, bool)> {
+    let open = |at: usize| {
+        let told = move |c: &Connection| {
+            let (end, kind) = c.told_end(asked);
+            c.login <= at && (at < end || kind.is_none())
+        };
+        connections.iter().enumerate().filter(move |(_, c)| told(c))
+    };
+    // Those that may have ended wrongly.
+    let maybe = |at: usize| {
+        let told = move |c: &Connection| {
+            let (end, _) = c.told_end(asked);
+            end < c.may_end(asked) && end <= at && c.next.is_none_or(|next| at < next)
+        };
+        connections.iter().filter(move |c| told(c))
+    };
+    let named = |&(at, platform): &(usize, usize)| {
+        let of = open(at).find(|(_, c)| c.platform == platform);
+        of.map(|(index, _)| (at, index, true))
+    };
+    let unnamed = |&(at, _): &(usize, usize)| {
+        let (index, last) = open(at).max_by_key(|(_, c)| (c.login, PLATFORMS[c.platform]))?;
+        let alone = open(at).count() + maybe(at).count() == 1;
+        maybe(at).all(|c| c.login <= last.login).then_some((at, index, alone))
+    };
+    signs.iter().filter_map(|sign| if sign.1 == ANY { unnamed(sign) } else { named(sign) }).collect()
 }
 
 /// Signs of life that count at the time asked for: of each platform and minute the last, and the first where a state
@@ -188,11 +229,16 @@ fn end() -> impl Strategy<Value = End> {
     ]
 }
 
-/// A gap, a length, an end, and signs of life as shares of the length.
-type Life = (usize, usize, End, Vec<usize>);
+/// A gap, a length, an end, and signs of life as shares of the length, which name the platform or do not.
+type Life = (usize, usize, End, Vec<(usize, bool)>);
 
 fn life() -> impl Strategy<Value = Life> {
-    (1_usize..20_000, PUSHED_OUT_MS + 1_000..40_000_usize, end(), prop::collection::vec(0_usize..1_000, 0..4))
+    (
+        1_usize..20_000,
+        PUSHED_OUT_MS + 1_000..40_000_usize,
+        end(),
+        prop::collection::vec((0_usize..1_000, prop::bool::weighted(0.7)), 0..4),
+    )
 }
 
 /// The connections of one platform's device.
@@ -224,7 +270,7 @@ fn connections(platform: usize, lives: &[Life]) -> Vec<Connection> {
             former.next = Some(login);
         }
         // Not in the second in which a logout that is no longer its own may be told.
-        let signs = shares.iter().map(|share| login + share * (length - 3_500) / 1_000).collect();
+        let signs = shares.iter().map(|&(share, named)| (login + share * (length - 3_500) / 1_000, named)).collect();
         all.push(Connection { platform, login, gone, end, on_top, pushes, next: None, signs });
     }
     if let Some(last) = all.last_mut().filter(|last| matches!(last.end, End::Reconnects(_) | End::PushedOut(_))) {

@@ -51,9 +51,8 @@ impl Projection for AccountPresence {
     }
 }
 
-/// An account did something. That changes what its rooms see when its connection was taken for lost; and when a loss that is
-/// known is later than that, or of the same minute, whose last sign of life this may be now: then that loss may be more or
-/// less certain than it was.
+/// An account did something. That changes what its rooms see when its connection was taken for lost, and when a change of
+/// its connection that is known is later, or of the same minute: then a loss may be more or less certain than it was.
 fn sign(cx: &mut Context<'_>, record: &EnvelopeView<'_>) -> Result<(), StoreError> {
     let Some((name, at_ms)) = sign_of_life(record) else { return Ok(()) };
     let key = (record.app, name);

@@ -125,6 +125,8 @@ impl Stay {
                 self.unproven = true;
             }
             MomentKind::Back => self.alive(at_ms),
+            MomentKind::MaybeBack if self.gone => self.extra_ms = self.extra_ms.saturating_add(moment.uncertain_ms),
+            MomentKind::MaybeBack => {}
         }
     }
 
@@ -146,7 +148,7 @@ impl Stay {
 impl Moment {
     /// Whether it is what the room was told of an account's connection.
     pub(crate) fn is_move(&self) -> bool {
-        matches!(self.kind(), MomentKind::Gone | MomentKind::Back)
+        matches!(self.kind(), MomentKind::Gone | MomentKind::Back | MomentKind::MaybeBack)
     }
 }
 

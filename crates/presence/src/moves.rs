@@ -32,8 +32,11 @@ pub(crate) fn keep_ms(lateness_ms: u64, rules: &PresenceRules) -> i64 {
 #[derive(Debug, Clone, Copy)]
 enum Step<'a> {
     Entry(EntryKind),
-    /// Its connection is back after the going at that time.
-    Back(i64),
+    /// Its connection is back after the going at that time; the account goes on, or may have done so for a moment.
+    Back {
+        gone_ms: i64,
+        returned: Return,
+    },
     /// It went.
     Gone {
         uncertain_ms: u64,
@@ -45,6 +48,27 @@ enum Step<'a> {
     Told(Move),
 }
 
+/// What a new connection is to the rooms of before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Return {
+    /// The account goes on there.
+    Certain,
+    /// It began anew by a join so long after, ms; until then it may have been there.
+    Maybe(u64),
+    /// It is not back.
+    No,
+}
+
+impl Return {
+    fn is_certain(self) -> bool {
+        self == Self::Certain
+    }
+
+    fn uncertain_ms(self) -> u64 {
+        if let Self::Maybe(ms) = self { ms } else { 0 }
+    }
+}
+
 /// What comes first in one ms: exits before joins, as in the room itself.
 fn rank(step: &Step<'_>) -> u8 {
     match step {
@@ -52,9 +76,12 @@ fn rank(step: &Step<'_>) -> u8 {
         Step::Entry(EntryKind::Offline) => 1,
         Step::Entry(EntryKind::Joined | EntryKind::JoinedFromWeb) => 2,
         Step::Entry(EntryKind::Online) => 3,
-        Step::Back(_) => 4,
-        Step::Told(told) if told.back => 4,
-        Step::Gone { .. } | Step::LeftFor(_) | Step::Told(_) => 5,
+        Step::Back { returned, .. } if returned.is_certain() => 4,
+        Step::Told(told) if told.back && told.uncertain_ms == 0 => 4,
+        Step::Gone { .. } | Step::LeftFor(_) => 5,
+        Step::Told(told) if !told.back => 5,
+        // Also of a connection that was replaced, and so went in the same ms.
+        Step::Back { .. } | Step::Told(_) => 6,
     }
 }
 
@@ -90,7 +117,7 @@ impl Standing {
     }
 
     fn told(&mut self, told: &Move) {
-        self.on = told.back;
+        self.on = told.back && told.uncertain_ms == 0;
         self.gone_ms = if told.back { 0 } else { told.at_ms };
     }
 
@@ -105,13 +132,13 @@ impl Standing {
                 self.told(&told);
                 return None;
             }
-            Step::Back(gone_ms) => {
+            Step::Back { gone_ms, returned } => {
                 if self.on || self.gone_ms != gone_ms {
                     return None;
                 }
-                self.on = true;
+                self.on = returned.is_certain();
                 self.gone_ms = 0;
-                return Some(Move { at_ms, back: true, uncertain_ms: 0 });
+                return Some(Move { at_ms, back: true, uncertain_ms: returned.uncertain_ms() });
             }
             // The connection that was replaced is not the one that it joined from in the same ms.
             Step::Gone { replaced: true, .. } if self.since_ms >= at_ms => return None,
@@ -209,8 +236,9 @@ pub(crate) struct News {
 pub(crate) fn tell(account: &mut Account, gaps: &Gaps, rules: &PresenceRules) -> Vec<News> {
     let mut news = Vec::new();
     // Whether a connection goes on with the one before is the same for all rooms.
-    let reconnected = |gap: &Gap| is_reconnection(account, gap, rules.back_grace_ms);
-    let gaps_told: Vec<(Gap, bool)> = gaps.list.iter().map(|gap| (*gap, reconnected(gap))).collect();
+    let next = gaps.list.iter().skip(1).map(|gap| gap.gone_ms).chain([i64::MAX]);
+    let returned = |(gap, next_ms): (&Gap, i64)| (*gap, what_returned(account, gap, next_ms, rules.back_grace_ms));
+    let gaps_told: Vec<(Gap, Return)> = gaps.list.iter().zip(next).map(returned).collect();
     for room in 0..account.rooms.len() {
         let own = &account.rooms[room];
         let folded_ms = own.folded.map_or(0, |folded| folded.folded_ms.saturating_add(1));
@@ -255,21 +283,23 @@ fn settle(account: &mut Account) {
 }
 
 /// The moves of a room from a time on.
-fn moves(account: &Account, room: usize, gaps: &[(Gap, bool)], rules: &PresenceRules, from_ms: i64) -> Vec<Move> {
+fn moves(account: &Account, room: usize, gaps: &[(Gap, Return)], rules: &PresenceRules, from_ms: i64) -> Vec<Move> {
     let own = &account.rooms[room];
     let mut steps: Vec<(i64, Step<'_>)> = Vec::with_capacity(own.entries.len() + 2 * gaps.len());
     steps.extend(own.told.iter().take_while(|told| told.at_ms < from_ms).map(|told| (told.at_ms, Step::Told(*told))));
     steps.extend(own.entries.iter().map(|entry| (entry.at_ms, Step::Entry(entry.kind()))));
-    for &(gap, reconnected) in gaps.iter().filter(|(gap, _)| gap.back_ms.unwrap_or(i64::MAX) >= from_ms) {
+    for &(gap, returned) in gaps.iter().filter(|(gap, _)| gap.back_ms.unwrap_or(i64::MAX) >= from_ms) {
         let replaced = gap.is_replacement();
-        if replaced && reconnected {
+        let told = gap.gone_ms < from_ms;
+        // Of a device that was pushed out the logout may be told before the login that did it: the account was not away.
+        if returned.is_certain() && (replaced || gap.logged_out && !told) {
             continue;
         }
-        if gap.gone_ms >= from_ms {
+        if !told {
             steps.push((gap.gone_ms, Step::Gone { uncertain_ms: gap.uncertain_ms, replaced }));
         }
-        if let Some(back_ms) = gap.back_ms.filter(|_| reconnected) {
-            steps.push((back_ms, Step::Back(gap.gone_ms)));
+        if let Some(back_ms) = gap.back_ms.filter(|_| returned != Return::No) {
+            steps.push((back_ms, Step::Back { gone_ms: gap.gone_ms, returned }));
         }
     }
     if rules.web_one_room {
@@ -283,15 +313,21 @@ fn moves(account: &Account, room: usize, gaps: &[(Gap, bool)], rules: &PresenceR
     steps.into_iter().filter_map(|(at_ms, step)| standing.step(at_ms, step, &own.group_id)).collect()
 }
 
-/// Whether the connection after a gap goes on with what the account did before.
-fn is_reconnection(account: &Account, gap: &Gap, grace_ms: u64) -> bool {
-    let Some(back_ms) = gap.back_ms else { return false };
+/// Whether the connection after a gap goes on with what the account did before. `next_ms`: when that went or was replaced;
+/// a join after it says nothing of the one before.
+fn what_returned(account: &Account, gap: &Gap, next_ms: i64, grace_ms: u64) -> Return {
+    let Some(back_ms) = gap.back_ms else { return Return::No };
     let grace_ms = if gap.logged_out { grace_ms.min(PUSHED_OUT_MS) } else { grace_ms };
-    let anew = back_ms..=back_ms.saturating_add(STARTED_MS);
-    back_ms.abs_diff(gap.gone_ms) <= grace_ms
-        && !account.rooms.iter().flat_map(|room| &room.entries).any(|entry| match entry.kind() {
-            EntryKind::Left => gap.gone_ms < entry.at_ms && entry.at_ms < back_ms,
-            EntryKind::Joined | EntryKind::JoinedFromWeb => anew.contains(&entry.at_ms),
-            EntryKind::Offline | EntryKind::Online => false,
-        })
+    let entries = || account.rooms.iter().flat_map(|room| &room.entries);
+    let left = |entry: &Entry| entry.kind() == EntryKind::Left && gap.gone_ms < entry.at_ms && entry.at_ms < back_ms;
+    if back_ms.abs_diff(gap.gone_ms) > grace_ms || entries().any(left) {
+        return Return::No;
+    }
+    let anew = back_ms..=back_ms.saturating_add(STARTED_MS).min(next_ms.saturating_sub(1));
+    let joins = entries().filter(|entry| entry.is_join() && anew.contains(&entry.at_ms));
+    match joins.map(|join| join.at_ms.abs_diff(back_ms)).min() {
+        None => Return::Certain,
+        Some(0) => Return::No,
+        Some(ms) => Return::Maybe(ms),
+    }
 }

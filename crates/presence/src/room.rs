@@ -63,7 +63,11 @@ impl Projection for RoomPresence {
             }
             Event::AccountMoves(e) => {
                 let moves = e.moves.iter().map(|one| {
-                    let kind = if one.back { MomentKind::Back } else { MomentKind::Gone };
+                    let kind = match (one.back, one.uncertain_ms) {
+                        (false, _) => MomentKind::Gone,
+                        (true, 0) => MomentKind::Back,
+                        (true, _) => MomentKind::MaybeBack,
+                    };
                     Moment { at_ms: one.at_ms, kind: kind.into(), uncertain_ms: one.uncertain_ms }
                 });
                 let moves = Said::Moves { from_ms: e.from_ms, list: moves.collect() };

@@ -66,9 +66,11 @@ fn play(rules: &RuleSet, events: &[(i64, What)]) -> World {
 /// What happened, with ms after the start.
 type Happened = Vec<(i64, What)>;
 
-/// What a room knows after a derived event: all moves, in ms after the start, and how uncertain a going is; `None` for a
-/// return.
-type Told = (&'static str, Vec<(i64, Option<u64>)>);
+/// A move, in ms after the start: whether it is a return, and how uncertain it is.
+type Moved = (i64, bool, u64);
+
+/// What a room knows after a derived event: all moves.
+type Told = (&'static str, Vec<Moved>);
 
 fn derived(rules: &RuleSet, events: &[(i64, What)]) -> Vec<Told> {
     let mut world = common::world(rules);
@@ -82,13 +84,13 @@ fn derived(rules: &RuleSet, events: &[(i64, What)]) -> Vec<Told> {
             }
         }
     }
-    let mut known: BTreeMap<&str, Vec<(i64, Option<u64>)>> = BTreeMap::new();
+    let mut known: BTreeMap<&str, Vec<Moved>> = BTreeMap::new();
     let told = |d: Derived| {
         assert_eq!(d.account, WHO);
         let room = ["a", "b", "c"].into_iter().find(|room| *room == d.group_id).expect("one of ours");
         let known = known.entry(room).or_default();
-        known.retain(|(at, _)| START_MS + at < d.from_ms);
-        known.extend(d.moves.iter().map(|one| (one.at_ms - START_MS, (!one.back).then_some(one.uncertain_ms))));
+        known.retain(|(at, ..)| START_MS + at < d.from_ms);
+        known.extend(d.moves.iter().map(|one| (one.at_ms - START_MS, one.back, one.uncertain_ms)));
         (room, known.clone())
     };
     all.into_iter().map(told).collect()
@@ -107,12 +109,17 @@ fn tells(cases: Vec<(&str, Happened, Vec<Told>)>) {
     }
 }
 
-const fn gone(at: i64, uncertain_ms: u64) -> (i64, Option<u64>) {
-    (at, Some(uncertain_ms))
+const fn gone(at: i64, uncertain_ms: u64) -> Moved {
+    (at, false, uncertain_ms)
 }
 
-const fn back(at: i64) -> (i64, Option<u64>) {
-    (at, None)
+const fn back(at: i64) -> Moved {
+    (at, true, 0)
+}
+
+/// It may have been back for so long, and was not.
+const fn maybe_back(at: i64, for_ms: u64) -> Moved {
+    (at, true, for_ms)
 }
 
 #[test]
@@ -169,7 +176,7 @@ fn rooms_hear_of_reconnecting() {
         (
             "unless it was pushed out by that login",
             vec![(4_000, Exit("b")), (10_000, Logout("ios")), (10_020, Login("ios"))],
-            vec![("a", vec![gone(10_000, 0)]), ("a", vec![gone(10_000, 0), back(10_020)])],
+            vec![("a", vec![gone(10_000, 0)]), ("a", vec![])],
         ),
         (
             "nor when it left a room meanwhile",
@@ -187,13 +194,28 @@ fn rooms_hear_of_reconnecting() {
             vec![
                 ("a", vec![gone(10_000, 6_000)]),
                 ("a", vec![gone(10_000, 6_000), back(70_000)]),
+                ("a", vec![gone(10_000, 6_000), maybe_back(70_000, 1_000)]),
+            ],
+        ),
+        (
+            "a join after the next login says nothing of the one before",
+            vec![
+                (4_000, Exit("b")),
+                (10_000, Lost("ios")),
+                (70_000, Login("ios")),
+                (79_000, Login("ios")),
+                (79_500, Join("a")),
+            ],
+            vec![
                 ("a", vec![gone(10_000, 6_000)]),
+                ("a", vec![gone(10_000, 6_000), back(70_000)]),
+                ("a", vec![gone(10_000, 6_000), back(70_000), gone(79_000, 0), maybe_back(79_000, 500)]),
             ],
         ),
         (
             "the same for a connection that was replaced before its loss was told",
             vec![(4_000, Exit("b")), (20_000, Login("ios")), (21_000, Join("b"))],
-            vec![("a", vec![gone(20_000, 0)])],
+            vec![("a", vec![gone(20_000, 0), maybe_back(20_000, 1_000)])],
         ),
         (
             "a join that is told after the going",
@@ -377,6 +399,24 @@ fn what_decided_about_a_return_counts_as_long_as_the_return_can_change() {
         let at = times * 10_000 + 5_000;
         assert_eq!((now(&world, "a", at), now(&world, "b", at)), (1, 0), "after {times} times");
         assert_eq!(user_rooms(&world.users, WHO, START_MS + at), serde_json::json!(["a"]), "after {times} times");
+    }
+}
+
+#[test]
+fn a_viewer_who_joins_soon_after_a_login_may_have_been_there_since_that() {
+    // Lost, or replaced by the next login; then the room shows nothing until the join.
+    let lost: Happened = vec![(0, Login("ios")), (0, Join("a")), (60_000, Lost("ios")), (70_000, Login("ios"))];
+    let replaced: Happened = vec![(0, Login("ios")), (0, Join("a")), (60_000, Login("ios"))];
+    for (start, back_ms) in [(lost, 70_000), (replaced, 60_000)] {
+        let events: Happened = start.into_iter().chain([(back_ms + 9_000, Join("a")), (100_000, Exit("a"))]).collect();
+        for order in permutations(events.len()) {
+            let arrival: Vec<_> = order.iter().map(|&index| events[index]).collect();
+            let world = play(&RuleSet::default(), &arrival);
+            let watch = viewers(&world.rooms, "a", "watch", START_MS + 200_000, 1)[0]["watch"].clone();
+            let watched = 60_000 + (100_000 - back_ms - 9_000);
+            let found = (watch["ms"].as_i64(), watch["upper_ms"].as_i64());
+            assert_eq!(found, (Some(watched), Some(watched + 9_000)), "{arrival:?}");
+        }
     }
 }
 

@@ -56,6 +56,15 @@ fn the_truth_of_ten_evenings_lies_inside_the_bounds() {
                 let bounds = room.peak_online..=room.peak_online_upper;
                 wrong.push(format!("{seed}: {name}: peak {} is not in {bounds:?}", number("peak")));
             }
+            for viewer in common::viewers(&world.rooms, name, "watch", at_ms, 100_000) {
+                let account = viewer["account"].as_str().unwrap_or_default();
+                let (watch, was) = (&viewer["watch"], room.viewers.get(account).copied().unwrap_or_default());
+                let number = |name: &str| watch[name].as_i64().unwrap_or(0);
+                if number("upper_ms") < was.watch_ms || number("lower_ms") > was.watch_upper_ms {
+                    let bounds = was.watch_ms..=was.watch_upper_ms;
+                    wrong.push(format!("{seed}: {name}: {account}: watched {watch}, not {bounds:?}"));
+                }
+            }
             let bounds = room.final_online..=room.final_online_upper;
             if !bounds.contains(&number("now")) {
                 wrong.push(format!("{seed}: {name}: online {} is not in {bounds:?}", number("now")));

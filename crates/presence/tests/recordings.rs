@@ -1,17 +1,9 @@
 //! Recorded rooms: every figure of the expected files that these statistics have, with no difference.
-//!
-//! The recordings' terms forbid to ship them; the folder is named by `BARRAGE_RECORDINGS`, else it is the one beside the
-//! repository.
 
 mod common;
 
-use std::fs::File;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::path::PathBuf;
-
 use barrage_event::rules::RuleSet;
-
-use flate2::read::GzDecoder;
+use barrage_recordings::Recording;
 use serde_json::Value as Json;
 use serde_json::value::RawValue;
 
@@ -31,35 +23,12 @@ struct Query<'q> {
     platform: std::borrow::Cow<'q, str>,
 }
 
-fn folder() -> Option<PathBuf> {
-    let named = std::env::var_os("BARRAGE_RECORDINGS").map(PathBuf::from);
-    let beside = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/callbacks");
-    Some(named.unwrap_or_else(beside)).filter(|folder| folder.is_dir())
-}
-
-/// Says that something was not tested: in the output of the test, and in the file that `scripts/test.sh` shows at the end.
-fn skipped(what: &str) {
-    println!("SKIPPED: {what}");
-    if let Some(file) = std::env::var_os("BARRAGE_SKIPPED") {
-        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(file).expect("a file");
-        file.write_all(format!("SKIPPED: {what}\n").as_bytes()).expect("written");
-    }
-}
-
 fn plays_without_a_difference(name: &str) {
-    let Some(folder) = folder() else {
-        skipped(&format!("presence of {name}: BARRAGE_RECORDINGS names no folder of recordings"));
-        return;
-    };
-    let mut text = String::new();
-    let expected = File::open(folder.join(format!("{name}.expected.json.gz"))).expect("the expected file");
-    GzDecoder::new(expected).read_to_string(&mut text).expect("reads");
-    let expected: Json = serde_json::from_str(&text).expect("JSON");
-    let lines = File::open(folder.join(format!("{name}.jsonl.gz"))).expect("the recording");
+    let Some(recording) = Recording::find(name, "presence") else { return };
+    let expected: Json = serde_json::from_str(&recording.expected()).expect("JSON");
     let mut world = common::world(&RuleSet::default());
     let started = std::time::Instant::now();
-    for line in BufReader::new(GzDecoder::new(lines)).lines() {
-        let line = line.expect("reads");
+    for line in recording.lines() {
         let line: Line<'_> = serde_json::from_str(&line).expect("a line");
         world.callback(line.at_ms, &line.query.command, &line.query.platform, line.body.get());
         if world.records.is_multiple_of(5_000) {

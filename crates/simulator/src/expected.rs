@@ -125,8 +125,6 @@ pub struct ExpectedViewer {
     pub joined: bool,
     /// Time in the room, ms, up to `end_ms`.
     pub watch_ms: i64,
-    /// As `watch_ms`, without the stays that a client took up again by itself: a join soon after says that it began anew.
-    pub watch_lower_ms: i64,
     /// As `watch_ms`, where a client that died counts until it came again.
     pub watch_upper_ms: i64,
 }

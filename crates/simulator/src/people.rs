@@ -150,33 +150,26 @@ pub(crate) struct Watch {
     ms: i64,
     /// Absences that nobody was told of.
     untold_ms: i64,
-    /// Whether it is there without having joined, because its client connected again.
-    resumed: bool,
-    /// Stays of that kind that are over.
-    resumed_ms: i64,
 }
 
 impl Watch {
-    /// It is there, with a join or, `resumed`, without one.
-    pub(crate) fn enter(&mut self, at_ms: i64, resumed: bool) {
+    /// It is there.
+    pub(crate) fn enter(&mut self, at_ms: i64) {
         self.untold_ms += self.gone_ms.take().map_or(0, |gone_ms| at_ms - gone_ms);
-        (self.since_ms, self.resumed) = (Some(at_ms), resumed);
+        self.since_ms = Some(at_ms);
     }
 
     /// It is not there any more; `visible` tells whether the platform knows.
     pub(crate) fn leave(&mut self, at_ms: i64, visible: bool) {
-        let stayed_ms = self.since_ms.take().map_or(0, |since_ms| at_ms - since_ms);
-        self.ms += stayed_ms;
-        self.resumed_ms += if self.resumed { stayed_ms } else { 0 };
+        self.ms += self.since_ms.take().map_or(0, |since_ms| at_ms - since_ms);
         self.gone_ms = (!visible).then_some(at_ms);
     }
 
-    /// The time up to the end, and what it is at least and at most for one who sees only callbacks.
-    pub(crate) fn until(&self, end_ms: i64) -> (i64, i64, i64) {
+    /// The time up to the end, and what it is at most for one who sees only callbacks.
+    pub(crate) fn until(&self, end_ms: i64) -> (i64, i64) {
         let running = |since_ms: Option<i64>| since_ms.map_or(0, |since_ms| end_ms - since_ms);
         let ms = self.ms + running(self.since_ms);
-        let resumed_ms = self.resumed_ms + running(self.since_ms.filter(|_| self.resumed));
-        (ms, ms - resumed_ms, ms + self.untold_ms + running(self.gone_ms))
+        (ms, ms + self.untold_ms + running(self.gone_ms))
     }
 }
 
@@ -353,18 +346,18 @@ mod tests {
     #[test]
     fn watch_time_counts_stays_and_knows_what_nobody_was_told() {
         let mut watch = Watch::default();
-        assert_eq!(watch.until(100), (0, 0, 0));
-        watch.enter(100, false);
-        assert_eq!(watch.until(150), (50, 50, 50));
+        assert_eq!(watch.until(100), (0, 0));
+        watch.enter(100);
+        assert_eq!(watch.until(150), (50, 50));
         watch.leave(200, true);
-        watch.enter(300, false);
+        watch.enter(300);
         watch.leave(310, false);
-        assert_eq!(watch.until(320), (110, 110, 120), "it may still be there");
-        watch.enter(330, true);
-        assert_eq!(watch.until(340), (120, 110, 140), "it may have begun anew");
+        assert_eq!(watch.until(320), (110, 120), "it may still be there");
+        watch.enter(330);
+        assert_eq!(watch.until(340), (120, 140));
         watch.leave(340, true);
-        watch.enter(400, false);
-        assert_eq!(watch.until(401), (121, 111, 141));
+        watch.enter(400);
+        assert_eq!(watch.until(401), (121, 141));
     }
 
     #[test]

@@ -4,8 +4,6 @@
 mod common;
 
 use std::collections::{BTreeMap, HashSet};
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::path::PathBuf;
 
 use barrage_event::callback::{self, Callback};
 use barrage_event::identity::{business_key, identity};
@@ -16,6 +14,7 @@ use barrage_message_counts::{MessageCounts, SenderMessageCounts};
 use barrage_online_duration::{AccountOnlineDuration, OnlineDuration};
 use barrage_projection::memory::Harness;
 use barrage_projection::{ReadContext, Statistic};
+use barrage_recordings::Recording;
 use barrage_simulator::{Config, Evening, Expected};
 use barrage_user_levels::{AccountLevels, UserLevels};
 use serde_json::{Map, Value as Json, json};
@@ -164,35 +163,12 @@ impl World {
     }
 }
 
-/// Says that something was not tested: in the output of the test, and in the file that `scripts/test.sh` shows at the end.
-fn skipped(what: &str) {
-    println!("SKIPPED: {what}");
-    if let Some(file) = std::env::var_os("BARRAGE_SKIPPED") {
-        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(file).expect("a file");
-        file.write_all(format!("SKIPPED: {what}\n").as_bytes()).expect("written");
-    }
-}
-
-fn recordings() -> Option<PathBuf> {
-    let named = std::env::var_os("BARRAGE_RECORDINGS").map(PathBuf::from);
-    named.filter(|folder| folder.is_dir()).or_else(|| {
-        skipped("levels of recorded rooms: BARRAGE_RECORDINGS names no folder of recordings");
-        None
-    })
-}
-
 fn plays_without_a_difference(name: &str) {
-    let Some(folder) = recordings() else { return };
-    let open = |ending: &str| {
-        let file = std::fs::File::open(folder.join(format!("{name}{ending}"))).expect("a recording");
-        BufReader::new(flate2::read::GzDecoder::new(file))
-    };
-    let mut text = Vec::new();
-    open(".expected.json.gz").read_to_end(&mut text).expect("gzip");
-    let expected = Expected::from_json(&text).expect("expected totals");
+    let Some(recording) = Recording::find(name, "levels") else { return };
+    let expected = Expected::from_json(recording.expected().as_bytes()).expect("expected totals");
     let mut world = World::new(&RuleSet::default());
-    for line in open(".jsonl.gz").lines() {
-        world.line(&line.expect("a line"));
+    for line in recording.lines() {
+        world.line(&line);
     }
     let found = world.differences(&expected, true);
     assert!(found.is_empty(), "{} differences, the first: {:#?}", found.len(), &found[..found.len().min(10)]);

@@ -412,7 +412,8 @@ view! {
         at_ms: i64 = 1 int64,
         /// It is connected again within the grace and left no room meanwhile; else its last device went.
         back: bool = 2 bool,
-        /// How much earlier it may have happened, ms: a lost connection is reported late; 0 for a logout.
+        /// Of a going: how much earlier it may have happened, ms: a lost connection is reported late; 0 for a logout. Of a
+        /// return: 0, or that it is none, but the account may have been there for so long before it began anew, ms.
         uncertain_ms: u64 = 3 uint64,
     }
 }

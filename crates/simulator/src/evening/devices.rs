@@ -235,7 +235,7 @@ impl Evening {
             self.room(id).missing.retain(|missing| missing.person != person);
             let on_air = self.room(id).stage == Stage::Live;
             if on_air && now_ms - death.since_ms <= RESUME_MS_MAX {
-                self.step_in(person, id, known, true);
+                self.step_in(person, id, known);
                 stays = true;
                 if known && self.room(id).member_state {
                     self.member_state(id, true, "HeartbeatRecover", &[person]);

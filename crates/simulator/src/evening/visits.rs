@@ -96,7 +96,7 @@ impl Evening {
         if !self.may_enter(person, life, id) {
             return;
         }
-        self.step_in(person, id, true, false);
+        self.step_in(person, id, true);
         let now_ms = self.now_ms;
         let someone = self.person(person);
         someone.last_sign_ms = now_ms;
@@ -115,8 +115,8 @@ impl Evening {
         }
     }
 
-    /// Someone is in a room from now on; the stay's end is planned. `resumed` tells that there is no join.
-    pub(super) fn step_in(&mut self, person: PersonId, id: RoomId, visible: bool, resumed: bool) {
+    /// Someone is in a room from now on; the stay's end is planned.
+    pub(super) fn step_in(&mut self, person: PersonId, id: RoomId, visible: bool) {
         self.stays += 1;
         let number = self.stays;
         let now_ms = self.now_ms;
@@ -130,7 +130,7 @@ impl Evening {
         let someone = self.person(person);
         someone.stays.push(Stay { number, room: id, position });
         let seen = someone.seen(id);
-        seen.watch.enter(now_ms, resumed);
+        seen.watch.enter(now_ms);
         let first = !std::mem::replace(&mut seen.joined, true);
         self.room(id).truth.distinct_joiners += u64::from(first);
         let stay_ms = 1_000 + self.random.exponential_ms(self.config.stay_ms);
