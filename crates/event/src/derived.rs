@@ -55,6 +55,7 @@ impl Derived {
                     w.int64(1, one.at_ms);
                     w.bool(2, one.back);
                     w.uint64(3, one.uncertain_ms);
+                    w.bool(4, one.maybe);
                 });
             }
         });
@@ -77,8 +78,8 @@ mod tests {
             account: "user".to_owned(),
             from_ms: 1_699_999_000_000,
             moves: vec![
-                AccountMove { at_ms: 1_699_999_999_000, back: false, uncertain_ms: 400_000 },
-                AccountMove { at_ms: 1_700_000_000_000, back: true, uncertain_ms: 0 },
+                AccountMove { at_ms: 1_699_999_999_000, back: false, uncertain_ms: 400_000, maybe: false },
+                AccountMove { at_ms: 1_700_000_000_000, back: true, uncertain_ms: 0, maybe: true },
             ],
             occurred_at_ms: 1_700_000_000_000,
             received_at_ms: 1_700_000_000_500,

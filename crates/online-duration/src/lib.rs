@@ -13,7 +13,7 @@
 //! | two logins, then two ends | to the first end | the same | to the second |
 //! | heartbeat time-out soon after a second login | goes on: it was the former connection | to the last sign of life, until the next one | as the value |
 //! | other lost connection soon after a second login | to the report; goes on when a sign of life or another end follows | as if it had ended | as if it goes on, up to the time-out |
-//! | an end seconds after a login that pushed out its own platform | goes on: it was the device that is out | to the last sign of life, until the next one | as the value |
+//! | a logout within 5 s, or a lost connection within one, of a login that pushed out its own platform | goes on: it was the device that is out | to the last sign of life, until the next one | as the value |
 //!
 //! What happened within the lateness window is kept one by one and summed in order of time, so its order of arrival
 //! does not matter; what is older is folded into sums, whole minutes at a time. A state change that is later than that
@@ -57,7 +57,7 @@ pub struct Online {
 pub struct Gap {
     /// When its last device went, ms since the epoch.
     pub gone_ms: i64,
-    /// How much before that it may have happened, ms.
+    /// How much before that it may have happened, ms; of a connection that was replaced, that it was lost.
     pub uncertain_ms: u64,
     /// Whether that device went by a logout.
     pub logged_out: bool,

@@ -30,8 +30,8 @@ const RUNS_MAX: usize = 8;
 /// order.
 const SETTLED_MS: i64 = 1_000;
 
-/// An end this soon after a login that pushed its own platform out is told of the device that was pushed out, ms. Older
-/// clients log out then, a moment before or after the login.
+/// A logout this soon after a login that pushed its own platform out is that of the device that was pushed out, ms. Older
+/// clients log out then, a moment before or after the login. A lost connection is that of this device within [`SETTLED_MS`].
 const PUSHED_OUT_MS: i64 = 5_000;
 
 /// Length of [from, to), 0 when it is empty.
@@ -176,7 +176,8 @@ impl Machine<'_> {
         }
         let noted = gaps.list.last().is_some_and(|last| last.gone_ms == now_ms && last.is_replacement());
         if self.again_ms() == now_ms && now_ms != 0 && !noted {
-            gaps.list.push(Gap { gone_ms: now_ms, uncertain_ms: 0, logged_out: false, back_ms: Some(now_ms) });
+            let uncertain_ms = length(sure_to_ms, now_ms);
+            gaps.list.push(Gap { gone_ms: now_ms, uncertain_ms, logged_out: false, back_ms: Some(now_ms) });
         }
     }
 
@@ -384,7 +385,8 @@ impl Machine<'_> {
         }
         let device = &self.state.devices[platform];
         let again = device.again_ms != 0 && at_ms.saturating_sub(device.again_ms) <= self.detection_ms(platform);
-        let pushed_out = device.pushed_out && at_ms.saturating_sub(device.since_ms) <= PUSHED_OUT_MS;
+        let soon_ms = if kind == Kind::Logout { PUSHED_OUT_MS } else { SETTLED_MS };
+        let pushed_out = device.pushed_out && at_ms.saturating_sub(device.since_ms) <= soon_ms;
         if !restored && (pushed_out || again && kind == Kind::TimedOut) {
             let device = &mut self.state.devices[platform];
             device.doubted = true;

@@ -66,7 +66,7 @@ pub fn sign_of_life<'a>(record: &EnvelopeView<'a>) -> Option<(&'a str, i64)> {
 fn sent_ms(record: &EnvelopeView<'_>, message: &Message<'_>) -> i64 {
     let delivered_ms = record.occurred_at_ms;
     let sent_ms = message.msg_time_s.map_or_else(|| delivered_ms.saturating_sub(1_000), |s| s.saturating_mul(1_000));
-    sent_ms.clamp(delivered_ms.saturating_sub(60_000), delivered_ms)
+    sent_ms.min(delivered_ms)
 }
 
 fn lateness_ms(cx: &Context<'_>) -> i64 {

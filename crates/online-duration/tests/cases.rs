@@ -115,6 +115,12 @@ fn pushed_out_cases() -> Vec<Case> {
             whole,
         ),
         ("or its lost connection", watching(&[e(100_020, Closed, IOS)], logout.clone()), 2 * HOUR, whole),
+        (
+            "a lost connection seconds later is that of the new device",
+            watching(&[e(102_020, Closed, IOS)], logout.clone()),
+            2 * HOUR,
+            (102_020, 1_000, 102_020, false),
+        ),
         ("or the heartbeat that it misses", watching(&[e(400_000, TimedOut, IOS)], logout.clone()), 2 * HOUR, whole),
         (
             "before the login: a gap",
@@ -415,9 +421,10 @@ fn a_login_that_pushes_its_own_platform_out_replaces_the_connection() {
         let row = row(&harness);
         barrage_online_duration::gaps(&row, &RuleSet::default().duration).list
     };
+    // The former connection may have been lost since the first login.
     let replaced = |at: usize| {
         let at_ms = START_MS + at as i64;
-        Gap { gone_ms: at_ms, uncertain_ms: 0, logged_out: false, back_ms: Some(at_ms) }
+        Gap { gone_ms: at_ms, uncertain_ms: at as u64, logged_out: false, back_ms: Some(at_ms) }
     };
     let first = event(0, Kind::Login, IOS);
     for (name, events, expected) in [

@@ -139,7 +139,8 @@ impl Strip {
 
     fn end(&mut self, x: usize, kind: Kind) {
         let mut again = self.again.is_some_and(|again| x - again <= self.detection);
-        let mut pushed_out = self.pushed_out && x - self.since <= PUSHED_OUT_MS;
+        let soon = if kind == Kind::Logout { PUSHED_OUT_MS } else { SETTLED_MS };
+        let mut pushed_out = self.pushed_out && x - self.since <= soon;
         if self.can_be_taken_back(x) {
             self.take_back(x);
             (again, pushed_out) = (false, false);

@@ -8,7 +8,7 @@ use barrage_online_duration::{Gaps, gaps, sign_of_life, tables::Accounts as Conn
 use barrage_projection::{ApplyError, Context, Projection, StoreError, TableDef};
 
 use crate::moves::{keep_ms, tell};
-use crate::proto::{Account, EntryKind, OpenRoom};
+use crate::proto::{Account, EntryKind, Move, OpenRoom};
 use crate::tables::Accounts;
 
 /// Of the signs of life of a minute the last is known.
@@ -104,7 +104,7 @@ fn with_account(
         moves: news
             .moves
             .iter()
-            .map(|one| AccountMove { at_ms: one.at_ms, back: one.back, uncertain_ms: one.uncertain_ms })
+            .map(|&Move { at_ms, back, uncertain_ms, maybe }| AccountMove { at_ms, back, uncertain_ms, maybe })
             .collect(),
         occurred_at_ms: record.occurred_at_ms,
         received_at_ms: record.received_at_ms,

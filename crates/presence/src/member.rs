@@ -3,7 +3,7 @@
 //! Moments within the lateness window are kept one by one, so their order of arrival does not matter: coming and going
 //! are set, never counted up and down. Of several sources that tell the same, the first moment counts.
 
-use crate::proto::{Member, Moment, MomentKind, Stay};
+use crate::proto::{Ended, Member, Moment, MomentKind, Stay};
 
 /// Most moments of a row; above it the oldest is folded before its time.
 const MOMENTS_MAX: usize = 32;
@@ -44,6 +44,7 @@ impl Stay {
     }
 
     fn open(&mut self, at_ms: i64, changes: &mut Changes) {
+        self.maybe_until(at_ms);
         self.on = true;
         self.gone = false;
         self.unproven = false;
@@ -52,20 +53,39 @@ impl Stay {
         changes.push(at_ms, 1);
     }
 
+    /// Until when it was certainly there, if it was there until at most `uncertain_ms` before `at_ms`.
+    fn sure_to(&self, at_ms: i64, uncertain_ms: u64) -> i64 {
+        let earliest_ms = at_ms.saturating_sub(i64::try_from(uncertain_ms).unwrap_or(i64::MAX));
+        if self.unproven { self.since_ms } else { self.since_ms.max(self.sign_ms).max(earliest_ms) }
+    }
+
     /// It left at `at_ms`, or up to `uncertain_ms` earlier.
     fn close(&mut self, at_ms: i64, uncertain_ms: u64, changes: &mut Changes) {
-        let earliest_ms = at_ms.saturating_sub(i64::try_from(uncertain_ms).unwrap_or(i64::MAX));
-        let sure_ms = if self.unproven { self.since_ms } else { self.since_ms.max(self.sign_ms).max(earliest_ms) };
-        self.watch_up_to(at_ms, sure_ms);
+        self.watch_up_to(at_ms, self.sure_to(at_ms, uncertain_ms));
         self.on = false;
         self.ended_ms = at_ms;
         changes.push(at_ms, -1);
+    }
+
+    /// It may have been there up to `at_ms`, which is nothing more than an upper bound.
+    fn maybe_until(&mut self, at_ms: i64) {
+        if self.maybe_ms != 0 {
+            self.extra_ms = self.extra_ms.saturating_add(length(self.maybe_ms, at_ms));
+        }
+        self.maybe_ms = 0;
+        self.maybe_gone = false;
     }
 
     /// Adds what it watched up to `at_ms`, of which what is behind `sure_ms` may not have been.
     fn watch_up_to(&mut self, at_ms: i64, sure_ms: i64) {
         self.watch_ms = self.watch_ms.saturating_add(length(self.since_ms, at_ms));
         self.doubtful_ms = self.doubtful_ms.saturating_add(length(sure_ms, at_ms));
+    }
+
+    fn maybe_since(&mut self, at_ms: i64) {
+        self.maybe_ms = at_ms;
+        self.maybe_gone = false;
+        self.gone = false;
     }
 
     fn alive(&mut self, at_ms: i64) {
@@ -113,21 +133,39 @@ impl Stay {
                 if self.on {
                     self.close(at_ms, moment.uncertain_ms, changes);
                 }
+                self.maybe_until(at_ms);
                 self.gone = false;
             }
             MomentKind::Gone if self.on => {
                 self.close(at_ms, moment.uncertain_ms, changes);
                 self.gone = true;
             }
+            MomentKind::Gone if self.maybe_ms != 0 => {
+                self.maybe_until(at_ms);
+                self.maybe_gone = true;
+            }
             MomentKind::Gone => {}
             MomentKind::Back if self.gone => {
                 self.open(at_ms, changes);
                 self.unproven = true;
             }
+            MomentKind::Back | MomentKind::MaybeBack if self.maybe_gone => self.maybe_since(at_ms),
+            MomentKind::MaybeBack if self.gone => self.maybe_since(at_ms),
             MomentKind::Back => self.alive(at_ms),
-            MomentKind::MaybeBack if self.gone => self.extra_ms = self.extra_ms.saturating_add(moment.uncertain_ms),
-            MomentKind::MaybeBack => {}
+            MomentKind::Replaced if self.on => {
+                self.watch_up_to(at_ms, self.sure_to(at_ms, moment.uncertain_ms));
+                self.since_ms = at_ms;
+                self.sign_ms = at_ms;
+                self.unproven = true;
+            }
+            MomentKind::MaybeBack | MomentKind::Replaced => {}
         }
+    }
+
+    /// How long its last stay, which is over, went on behind a disbanding that was told late, ms.
+    pub(crate) fn behind(&self, ended: &Ended) -> u64 {
+        let within = !self.on && ended.told_ms < self.ended_ms && self.ended_ms < ended.at_ms;
+        if within { length(self.since_ms.max(ended.told_ms), self.ended_ms) } else { 0 }
     }
 
     /// How long it watched up to `at_ms`: the value, and its lower and upper bound. `detection_ms`: how late a lost
@@ -138,7 +176,7 @@ impl Stay {
             Some(silent_ms) if silent_ms < at_ms => stay.close(silent_ms, u64::MAX, &mut Changes::default()),
             // Nobody can tell a viewer who is there from one whose loss is not told yet.
             _ if stay.on => stay.close(at_ms.max(stay.since_ms), detection_ms, &mut Changes::default()),
-            _ => {}
+            _ => stay.maybe_until(at_ms),
         }
         let lower_ms = stay.watch_ms.saturating_sub(stay.doubtful_ms);
         (stay.watch_ms, lower_ms, stay.watch_ms.saturating_add(stay.extra_ms))
@@ -148,7 +186,7 @@ impl Stay {
 impl Moment {
     /// Whether it is what the room was told of an account's connection.
     pub(crate) fn is_move(&self) -> bool {
-        matches!(self.kind(), MomentKind::Gone | MomentKind::Back | MomentKind::MaybeBack)
+        matches!(self.kind(), MomentKind::Gone | MomentKind::Back | MomentKind::MaybeBack | MomentKind::Replaced)
     }
 }
 

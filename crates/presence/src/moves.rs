@@ -32,15 +32,19 @@ pub(crate) fn keep_ms(lateness_ms: u64, rules: &PresenceRules) -> i64 {
 #[derive(Debug, Clone, Copy)]
 enum Step<'a> {
     Entry(EntryKind),
-    /// Its connection is back after the going at that time; the account goes on, or may have done so for a moment.
+    /// Its connection is back after the going at that time; or it seems to have begun anew.
     Back {
         gone_ms: i64,
-        returned: Return,
+        maybe: bool,
     },
     /// It went.
     Gone {
         uncertain_ms: u64,
         replaced: bool,
+    },
+    /// Its connection was replaced by another one, which goes on.
+    Replaced {
+        uncertain_ms: u64,
     },
     /// It joined this other room from the Web.
     LeftFor(&'a str),
@@ -53,35 +57,24 @@ enum Step<'a> {
 enum Return {
     /// The account goes on there.
     Certain,
-    /// It began anew by a join so long after, ms; until then it may have been there.
-    Maybe(u64),
+    /// It seems to have begun anew: it may be there, but that is not told.
+    Maybe,
     /// It is not back.
     No,
 }
 
-impl Return {
-    fn is_certain(self) -> bool {
-        self == Self::Certain
-    }
-
-    fn uncertain_ms(self) -> u64 {
-        if let Self::Maybe(ms) = self { ms } else { 0 }
-    }
-}
-
-/// What comes first in one ms: exits before joins, as in the room itself.
+/// What comes first in one ms: exits before joins, and goings before what takes their place, as in the room itself.
 fn rank(step: &Step<'_>) -> u8 {
     match step {
         Step::Entry(EntryKind::Left) => 0,
         Step::Entry(EntryKind::Offline) => 1,
         Step::Entry(EntryKind::Joined | EntryKind::JoinedFromWeb) => 2,
         Step::Entry(EntryKind::Online) => 3,
-        Step::Back { returned, .. } if returned.is_certain() => 4,
-        Step::Told(told) if told.back && told.uncertain_ms == 0 => 4,
+        Step::Back { maybe: false, .. } => 4,
+        Step::Told(told) if told.back && !told.maybe && told.uncertain_ms == 0 => 4,
         Step::Gone { .. } | Step::LeftFor(_) => 5,
         Step::Told(told) if !told.back => 5,
-        // Also of a connection that was replaced, and so went in the same ms.
-        Step::Back { .. } | Step::Told(_) => 6,
+        Step::Back { maybe: true, .. } | Step::Replaced { .. } | Step::Told(_) => 6,
     }
 }
 
@@ -114,16 +107,42 @@ impl Standing {
             EntryKind::Left | EntryKind::Offline => self.on = false,
         }
         self.gone_ms = 0;
+        self.maybe = false;
+        self.maybe_gone_ms = 0;
+    }
+
+    /// It went at a time; whether that changes anything for the room.
+    fn go(&mut self, at_ms: i64) -> bool {
+        if self.on {
+            self.gone_ms = at_ms;
+        } else if self.maybe {
+            self.maybe_gone_ms = at_ms;
+        } else {
+            return false;
+        }
+        (self.on, self.maybe) = (false, false);
+        true
+    }
+
+    /// It is back, or may be, where it was or may have been when it went.
+    fn come_back(&mut self, maybe: bool) {
+        self.on = self.gone_ms != 0 && !maybe;
+        self.maybe = !self.on;
+        self.gone_ms = 0;
+        self.maybe_gone_ms = 0;
     }
 
     fn told(&mut self, told: &Move) {
-        self.on = told.back && told.uncertain_ms == 0;
-        self.gone_ms = if told.back { 0 } else { told.at_ms };
+        if !told.back {
+            self.go(told.at_ms);
+        } else if self.gone_ms != 0 || self.maybe_gone_ms != 0 {
+            self.come_back(told.maybe);
+        }
     }
 
     /// Takes a step; returns the move that the room has to see, if that is one.
     fn step(&mut self, at_ms: i64, step: Step<'_>, group_id: &str) -> Option<Move> {
-        let (uncertain_ms, comes_back) = match step {
+        let uncertain_ms = match step {
             Step::Entry(kind) => {
                 self.entry(at_ms, kind);
                 return None;
@@ -132,27 +151,29 @@ impl Standing {
                 self.told(&told);
                 return None;
             }
-            Step::Back { gone_ms, returned } => {
-                if self.on || self.gone_ms != gone_ms {
+            Step::Back { gone_ms, maybe } => {
+                if self.on || self.gone_ms.max(self.maybe_gone_ms) != gone_ms {
                     return None;
                 }
-                self.on = returned.is_certain();
-                self.gone_ms = 0;
-                return Some(Move { at_ms, back: true, uncertain_ms: returned.uncertain_ms() });
+                self.come_back(maybe);
+                return Some(Move { at_ms, back: true, uncertain_ms: 0, maybe });
             }
             // The connection that was replaced is not the one that it joined from in the same ms.
-            Step::Gone { replaced: true, .. } if self.since_ms >= at_ms => return None,
-            Step::Gone { uncertain_ms, .. } => (uncertain_ms, true),
+            Step::Gone { replaced: true, .. } | Step::Replaced { .. } if self.since_ms >= at_ms => return None,
+            Step::Replaced { uncertain_ms } => {
+                let told = self.on && uncertain_ms > 0;
+                return told.then_some(Move { at_ms, back: true, uncertain_ms, maybe: false });
+            }
+            Step::Gone { uncertain_ms, .. } => uncertain_ms,
             // Of two joins in the same ms one has to be the last.
             Step::LeftFor(other) if !self.web || (self.since_ms, group_id) >= (at_ms, other) => return None,
-            Step::LeftFor(_) => (0, false),
+            Step::LeftFor(_) => {
+                let left = self.go(at_ms);
+                (self.gone_ms, self.maybe_gone_ms) = (0, 0);
+                return left.then_some(Move { at_ms, back: false, uncertain_ms: 0, maybe: false });
+            }
         };
-        if !self.on {
-            return None;
-        }
-        self.on = false;
-        self.gone_ms = if comes_back { at_ms } else { 0 };
-        Some(Move { at_ms, back: false, uncertain_ms })
+        self.go(at_ms).then_some(Move { at_ms, back: false, uncertain_ms, maybe: false })
     }
 }
 
@@ -199,7 +220,8 @@ impl OpenRoom {
 
     /// Whether nothing follows from it any more. Call it after [`OpenRoom::fold`].
     pub(crate) fn is_over(&self) -> bool {
-        self.entries.is_empty() && self.told.is_empty() && !self.standing().on
+        let standing = self.standing();
+        self.entries.is_empty() && self.told.is_empty() && !standing.on && !standing.maybe
     }
 
     /// Whether the account is in the room at a time.
@@ -213,6 +235,15 @@ impl OpenRoom {
             standing.step(at_ms, step, &self.group_id);
         }
         standing.on
+    }
+
+    /// Whether its own joins and exits alone say that the account was in the room at a time.
+    fn was_entered(&self, at_ms: i64) -> bool {
+        let before = self.entries.iter().rev().find(|entry| entry.at_ms < at_ms);
+        before.map_or_else(
+            || self.folded.is_some_and(|folded| folded.on || folded.gone_ms != 0),
+            |entry| entry.is_join() || entry.kind() == EntryKind::Online,
+        )
     }
 
     /// When it joined last, as far as is known; 0 when it never did.
@@ -289,17 +320,18 @@ fn moves(account: &Account, room: usize, gaps: &[(Gap, Return)], rules: &Presenc
     steps.extend(own.told.iter().take_while(|told| told.at_ms < from_ms).map(|told| (told.at_ms, Step::Told(*told))));
     steps.extend(own.entries.iter().map(|entry| (entry.at_ms, Step::Entry(entry.kind()))));
     for &(gap, returned) in gaps.iter().filter(|(gap, _)| gap.back_ms.unwrap_or(i64::MAX) >= from_ms) {
-        let replaced = gap.is_replacement();
-        let told = gap.gone_ms < from_ms;
+        let Gap { gone_ms, uncertain_ms, logged_out, back_ms } = gap;
+        let (replaced, told) = (gap.is_replacement(), gone_ms < from_ms);
         // Of a device that was pushed out the logout may be told before the login that did it: the account was not away.
-        if returned.is_certain() && (replaced || gap.logged_out && !told) {
+        if returned == Return::Certain && (replaced || logged_out && !told) {
+            steps.push((back_ms.unwrap_or(gone_ms), Step::Replaced { uncertain_ms }));
             continue;
         }
         if !told {
-            steps.push((gap.gone_ms, Step::Gone { uncertain_ms: gap.uncertain_ms, replaced }));
+            steps.push((gone_ms, Step::Gone { uncertain_ms, replaced }));
         }
-        if let Some(back_ms) = gap.back_ms.filter(|_| returned != Return::No) {
-            steps.push((back_ms, Step::Back { gone_ms: gap.gone_ms, returned }));
+        if let Some(back_ms) = back_ms.filter(|_| returned != Return::No) {
+            steps.push((back_ms, Step::Back { gone_ms, maybe: returned == Return::Maybe }));
         }
     }
     if rules.web_one_room {
@@ -318,16 +350,20 @@ fn moves(account: &Account, room: usize, gaps: &[(Gap, Return)], rules: &Presenc
 fn what_returned(account: &Account, gap: &Gap, next_ms: i64, grace_ms: u64) -> Return {
     let Some(back_ms) = gap.back_ms else { return Return::No };
     let grace_ms = if gap.logged_out { grace_ms.min(PUSHED_OUT_MS) } else { grace_ms };
-    let entries = || account.rooms.iter().flat_map(|room| &room.entries);
-    let left = |entry: &Entry| entry.kind() == EntryKind::Left && gap.gone_ms < entry.at_ms && entry.at_ms < back_ms;
-    if back_ms.abs_diff(gap.gone_ms) > grace_ms || entries().any(left) {
+    let entries = || account.rooms.iter().flat_map(|room| room.entries.iter().map(move |entry| (room, entry)));
+    let exits = || entries().filter(|(_, entry)| entry.kind() == EntryKind::Left).map(|(_, entry)| entry.at_ms);
+    let left = |at_ms: i64| gap.gone_ms < at_ms && at_ms < back_ms;
+    if back_ms.abs_diff(gap.gone_ms) > grace_ms || exits().any(left) {
         return Return::No;
     }
-    let anew = back_ms..=back_ms.saturating_add(STARTED_MS).min(next_ms.saturating_sub(1));
-    let joins = entries().filter(|entry| entry.is_join() && anew.contains(&entry.at_ms));
-    match joins.map(|join| join.at_ms.abs_diff(back_ms)).min() {
-        None => Return::Certain,
-        Some(0) => Return::No,
-        Some(ms) => Return::Maybe(ms),
+    let soon = back_ms..=back_ms.saturating_add(STARTED_MS).min(next_ms.saturating_sub(1));
+    let joins = entries().filter(|(_, entry)| entry.is_join() && soon.contains(&entry.at_ms));
+    // A client of which no loss was told may go to one more room; but into one that it is in it goes only when it began anew.
+    let lost = !gap.is_replacement() && !gap.logged_out;
+    let mut anew = joins.filter(|(room, _)| lost || room.was_entered(gap.gone_ms));
+    // Who left a room in between was there, and goes to another one.
+    if anew.any(|(_, join)| !exits().any(|at_ms| (back_ms..=join.at_ms).contains(&at_ms))) {
+        return Return::Maybe;
     }
+    Return::Certain
 }

@@ -1,6 +1,6 @@
 //! Answers from one snapshot.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use barrage_projection::{RankedRoom, ReadContext, ReaderExt as _, StoreError, TopViewers, ViewersPage, json};
@@ -8,7 +8,7 @@ use serde_json::{Map, Value as Json};
 
 use crate::crowd;
 use crate::member::Changes;
-use crate::proto::{Chunk, Member, Moment, MomentKind, Room, RoomOnline, Viewer, Watch};
+use crate::proto::{Chunk, Ended, Member, Room, RoomOnline, Viewer, Watch};
 use crate::room::{RING_ENTRIES, RING_ROWS, ended_since, idle};
 use crate::tables::{Accounts, Chunks, Members, Recent, Rooms};
 
@@ -75,13 +75,20 @@ fn score(cx: &ReadContext<'_>, room: &str, row: &Room) -> Result<u64, StoreError
 }
 
 fn viewer(cx: &ReadContext<'_>, room: &Room, account: &str, mut member: Member) -> Viewer {
-    if let Some(at_ms) = ended_since(room, &member) {
-        member.insert(Moment { at_ms, kind: MomentKind::Ended.into(), uncertain_ms: 0 });
+    let ended = ended_since(room, &member);
+    // As in the room's count: an end that another idle time-out has placed is void, and one that was not placed is none. Those
+    // of before a disbanding count up to that.
+    let before = |ended: &Ended| cx.at_ms < ended.at_ms && ended.era <= member.era.saturating_add(1);
+    let counts = member.era == room.era || room.ended.iter().any(before);
+    let idle_ms = idle(member.idle_ms).filter(|_| counts);
+    if let Some(ended) = ended {
+        member.insert(ended.moment());
     }
-    // As in the room's count: an end that another idle time-out has placed is void, and one that was not placed is none.
     let stay = member.walk(cx.at_ms, idle(member.idle_ms), &mut Changes::default());
-    let idle_ms = idle(room.idle_ms).filter(|_| member.era == room.era);
     let (ms, lower_ms, upper_ms) = stay.watched(cx.at_ms, idle_ms, cx.rules.duration.native_detection_ms);
+    // Whose stay ended in the time for which a disbanding counts late was out by then.
+    let out_ms = room.ended.iter().map(|ended| stay.behind(ended)).max().unwrap_or(0);
+    let lower_ms = lower_ms.saturating_sub(out_ms);
     Viewer {
         account: account.to_owned(),
         online: stay.on && stay.silent_from(idle_ms).is_none_or(|silent_ms| silent_ms > cx.at_ms),
@@ -121,20 +128,23 @@ pub(crate) fn viewers(
     Ok(Some(page))
 }
 
-/// The members that came last, with when they did.
+/// The members that came last, with when they did. The ring is in the order in which that was told, which decides nothing but
+/// what has left it.
 fn recent(cx: &ReadContext<'_>, room: &Room, name: &str) -> Result<Vec<(u64, String)>, StoreError> {
-    let mut seen = HashSet::new();
-    let mut list = Vec::new();
+    let mut joined: HashMap<String, u64> = HashMap::new();
     let newest = room.joins.saturating_sub(1) / RING_ENTRIES;
     for back in 0..RING_ROWS {
         let Some(row) = newest.checked_sub(back) else { break };
         let place = u32::try_from(row % RING_ROWS).unwrap_or(0);
         let row = cx.reader.get::<Recent>(&(cx.app, name, place))?.unwrap_or_default();
-        for entry in row.members.into_iter().rev() {
-            if list.len() < RECENT_MAX && seen.insert(entry.account.clone()) {
-                list.push((u64::try_from(entry.joined_ms).unwrap_or(0), entry.account));
-            }
+        for entry in row.members {
+            let joined_ms = u64::try_from(entry.joined_ms).unwrap_or(0);
+            let last_ms = joined.entry(entry.account).or_insert(joined_ms);
+            *last_ms = joined_ms.max(*last_ms);
         }
     }
+    let mut list: Vec<(u64, String)> = joined.into_iter().map(|(account, joined_ms)| (joined_ms, account)).collect();
+    list.sort_unstable_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
+    list.truncate(RECENT_MAX);
     Ok(list)
 }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value as Json};
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::crowd::{self, RoomKey};
-use crate::member::{Changes, Inserted};
+use crate::member::{Changes, Inserted, length};
 use crate::proto::{Ended, Member, Moment, MomentKind, RecentMember, Room};
 use crate::tables::{Chunks, EarlyMoments, Members, Recent, Rooms};
 
@@ -63,10 +63,11 @@ impl Projection for RoomPresence {
             }
             Event::AccountMoves(e) => {
                 let moves = e.moves.iter().map(|one| {
-                    let kind = match (one.back, one.uncertain_ms) {
+                    let kind = match (one.back, one.maybe) {
                         (false, _) => MomentKind::Gone,
-                        (true, 0) => MomentKind::Back,
-                        (true, _) => MomentKind::MaybeBack,
+                        (true, true) => MomentKind::MaybeBack,
+                        (true, false) if one.uncertain_ms == 0 => MomentKind::Back,
+                        (true, false) => MomentKind::Replaced,
                     };
                     Moment { at_ms: one.at_ms, kind: kind.into(), uncertain_ms: one.uncertain_ms }
                 });
@@ -252,7 +253,7 @@ fn insert(room: &mut Room, member: &mut Member, said: &Said) -> bool {
         && said.comes()
     {
         for ended in room.ended.iter().filter(|ended| ended.at_ms >= moment.at_ms) {
-            member.insert(Moment { at_ms: ended.at_ms, kind: MomentKind::Ended.into(), uncertain_ms: 0 });
+            member.insert(ended.moment());
         }
     }
     in_time
@@ -282,8 +283,8 @@ fn place_end(
 /// A room that was disbanded ended the stays of members whose rows nobody touched then, and their provisional ends are
 /// void.
 fn catch_up(room: &Room, member: &mut Member, known: bool) {
-    if known && let Some(at_ms) = ended_since(room, member) {
-        member.insert(Moment { at_ms, kind: MomentKind::Ended.into(), uncertain_ms: 0 });
+    if known && let Some(ended) = ended_since(room, member) {
+        member.insert(ended.moment());
     }
     if member.era != room.era {
         member.placed_end_ms = 0;
@@ -291,9 +292,16 @@ fn catch_up(room: &Room, member: &mut Member, known: bool) {
     }
 }
 
-/// When the room was disbanded first since the member's row was changed last.
-pub(crate) fn ended_since(room: &Room, member: &Member) -> Option<i64> {
-    room.ended.iter().find(|ended| ended.era > member.era).map(|ended| ended.at_ms)
+impl Ended {
+    /// What a member sees of it: the end of its stay, if that had not ended without being told.
+    pub(crate) fn moment(&self) -> Moment {
+        Moment { at_ms: self.at_ms, kind: MomentKind::Ended.into(), uncertain_ms: self.uncertain_ms }
+    }
+}
+
+/// How the room was disbanded first since the member's row was changed last.
+pub(crate) fn ended_since<'r>(room: &'r Room, member: &Member) -> Option<&'r Ended> {
+    room.ended.iter().find(|ended| ended.era > member.era)
 }
 
 /// Brings the room's count from what a member's moments made of it to what they make of it now; whether all that was in
@@ -360,7 +368,9 @@ fn ended(cx: &mut Context<'_>, record: &EnvelopeView<'_>, group_id: &str) -> Res
         if room.ended.len() >= ENDED_MAX {
             room.ended.remove(0);
         }
-        room.ended.push(Ended { era: room.era, at_ms, told_ms });
+        // As of a viewer who is there: nobody can tell one from a client whose loss is not told yet.
+        let uncertain_ms = length(told_ms, at_ms).saturating_add(cx.rules.duration.native_detection_ms);
+        room.ended.push(Ended { era: room.era, at_ms, told_ms, uncertain_ms });
         Ok(())
     });
     notify(cx, record, &mut room, group_id);

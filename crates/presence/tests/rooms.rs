@@ -9,7 +9,7 @@ use barrage_event::rules::RuleSet;
 use barrage_presence::{Presence, RoomPresence, tables};
 use barrage_projection::memory::Harness;
 use barrage_projection::{RankQuery, ReaderExt as _, Statistic as _, Table};
-use common::{APP, ROOM, START_MS, apply, destroyed, envelope, joined, left, moves, read, room_online, viewers};
+use common::{APP, ROOM, START_MS, apply, destroyed, envelope, gone, joined, left, moves, read, room_online, viewers};
 use serde_json::{Value as Json, json};
 
 fn harness() -> Harness {
@@ -110,7 +110,7 @@ fn a_disbanded_room_is_empty_and_may_be_filled_anew() {
     at(&mut harness, 1_000, destroyed(ROOM));
     // Words about the former room: they change nothing that the disbanding has not changed.
     at(&mut harness, 2_000, left(ROOM, "v1"));
-    at(&mut harness, 2_100, moves(ROOM, "v2", 0, &[(2_100, Some(0))]));
+    at(&mut harness, 2_100, moves(ROOM, "v2", 0, vec![gone(2_100)]));
     apply(&mut harness, &envelope(START_MS + 900, START_MS + 2_200, "ios", left(ROOM, "v3")));
     harness.commit(0);
     harness.restart().expect("reads back");

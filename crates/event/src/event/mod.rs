@@ -412,9 +412,11 @@ view! {
         at_ms: i64 = 1 int64,
         /// It is connected again within the grace and left no room meanwhile; else its last device went.
         back: bool = 2 bool,
-        /// Of a going: how much earlier it may have happened, ms: a lost connection is reported late; 0 for a logout. Of a
-        /// return: 0, or that it is none, but the account may have been there for so long before it began anew, ms.
+        /// How much earlier it may have gone, ms: a lost connection is reported late; 0 for a logout. Of a return: 0, or how
+        /// long before that the connection that it takes the place of may have been lost, while nobody was told.
         uncertain_ms: u64 = 3 uint64,
+        /// Of a return: it seems to have begun anew instead, and is there only if it has not.
+        maybe: bool = 4 bool,
     }
 }
 

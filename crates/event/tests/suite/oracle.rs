@@ -106,7 +106,7 @@ fn event_to_proto(event: &Event<'_>) -> Option<P> {
             P::RulesApplied(same!(e, RulesApplied { version, rules_toml, applied_by, applied_at_ms }))
         }
         Event::AccountMoves(e) => P::AccountMoves(same!(e, AccountMoves { group_id, account, from_ms;
-            moves: e.moves.iter().map(|m| same!(m, AccountMove { at_ms, back, uncertain_ms })).collect() })),
+            moves: e.moves.iter().map(|m| same!(m, AccountMove { at_ms, back, uncertain_ms, maybe })).collect() })),
     })
 }
 
@@ -309,8 +309,8 @@ fn other_event() -> impl Strategy<Value = P> {
         (any::<(u32, i64)>(), t()).prop_map(|((version, applied_at_ms), [rules_toml, applied_by])| {
             P::RulesApplied(proto::RulesApplied { version, rules_toml, applied_by, applied_at_ms })
         }),
-        (any::<(i64, Vec<(i64, bool, u64)>)>(), t()).prop_map(|((from_ms, moves), [group_id, account])| {
-            let made = |(at_ms, back, uncertain_ms)| proto::AccountMove { at_ms, back, uncertain_ms };
+        (any::<(i64, Vec<(i64, bool, u64, bool)>)>(), t()).prop_map(|((from_ms, moves), [group_id, account])| {
+            let made = |(at_ms, back, uncertain_ms, maybe)| proto::AccountMove { at_ms, back, uncertain_ms, maybe };
             let moves = moves.into_iter().map(made).collect();
             P::AccountMoves(proto::AccountMoves { group_id, account, from_ms, moves })
         }),

@@ -65,19 +65,15 @@ pub(crate) fn destroyed(room: &str) -> Wire {
     Wire::GroupDestroyed(wire::GroupDestroyed { group_id: room.to_owned(), ..wire::GroupDestroyed::default() })
 }
 
-/// All goings (with how uncertain they are) and returns from a time on, both in ms after the start.
-pub(crate) fn moves(room: &str, account: &str, from: i64, moves: &[(i64, Option<u64>)]) -> Wire {
-    let made = |&(at, gone): &(i64, Option<u64>)| wire::AccountMove {
-        at_ms: START_MS + at,
-        back: gone.is_none(),
-        uncertain_ms: gone.unwrap_or(0),
-    };
-    Wire::AccountMoves(wire::AccountMoves {
-        group_id: room.to_owned(),
-        account: account.to_owned(),
-        from_ms: START_MS + from,
-        moves: moves.iter().map(made).collect(),
-    })
+/// All goings and returns from a time on, in ms after the start.
+pub(crate) fn moves(room: &str, account: &str, from: i64, moves: Vec<wire::AccountMove>) -> Wire {
+    let (group_id, account) = (room.to_owned(), account.to_owned());
+    Wire::AccountMoves(wire::AccountMoves { group_id, account, from_ms: START_MS + from, moves })
+}
+
+/// Its last device went, in ms after the start.
+pub(crate) fn gone(at: i64) -> wire::AccountMove {
+    wire::AccountMove { at_ms: START_MS + at, back: false, uncertain_ms: 0, maybe: false }
 }
 
 /// Both partitions, with what presence needs.

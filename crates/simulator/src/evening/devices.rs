@@ -99,7 +99,11 @@ impl Evening {
         let someone = self.person(person);
         someone.whereabouts = Whereabouts::Away;
         someone.life += 1;
-        for device in std::mem::take(&mut someone.devices) {
+        let (devices, unshown) = (std::mem::take(&mut someone.devices), std::mem::take(&mut someone.unshown));
+        for room in unshown {
+            self.leave_visibly(room);
+        }
+        for device in devices {
             self.person(person).truth.sessions.push(Session::told(device.since_ms, at_ms));
             self.end_of_connection(person, device.platform, at_ms);
             at_ms += 37;
@@ -134,7 +138,8 @@ impl Evening {
                 self.room(id).missing.push(Missing { person, life, since_ms: now_ms });
             }
         }
-        let death = Death { since_ms: now_ms, device, noticed: false, rooms };
+        let unshown = std::mem::take(&mut self.person(person).unshown);
+        let death = Death { since_ms: now_ms, device, noticed: false, rooms, unshown };
         self.person(person).whereabouts = Whereabouts::Dead(Box::new(death));
         let longest_ms = device.platform.detection_ms_max();
         let notice_ms = match self.random.below(100) {
@@ -160,6 +165,7 @@ impl Evening {
         death.noticed = true;
         let (device, since_ms) = (death.device, death.since_ms);
         let rooms: Vec<RoomId> = death.rooms.iter().map(|&(room, _)| room).collect();
+        let unshown = std::mem::take(&mut death.unshown);
         let longest_ms = device.platform.detection_ms_max();
         let lower_ms = someone.last_sign_ms.max(now_ms - longest_ms).min(since_ms);
         let session = Session { open_ms: device.since_ms, close_ms: since_ms, lower_ms, upper_ms: now_ms };
@@ -171,6 +177,9 @@ impl Evening {
             if !self.room(room).member_state {
                 self.make_loss_known(person, life, room);
             }
+        }
+        for room in unshown {
+            self.leave_visibly(room);
         }
     }
 
@@ -230,6 +239,8 @@ impl Evening {
         }
         self.connect(person, death.device.platform);
         let life = self.person(person).life;
+        self.person(person).unshown = death.unshown;
+        let goes_on = death.rooms.iter().any(|&(id, _)| self.room(id).stage == Stage::Live);
         let mut stays = false;
         for (id, known) in death.rooms {
             self.room(id).missing.retain(|missing| missing.person != person);
@@ -254,7 +265,11 @@ impl Evening {
                 if known {
                     self.room(id).truth.headcount_upper.join(now_ms);
                 }
-                self.plan_in(shown_after_ms, Happening::ShownAnew { room: id });
+                if goes_on && !on_air {
+                    self.person(person).unshown.push(id);
+                } else {
+                    self.plan_in(shown_after_ms, Happening::ShownAnew { room: id });
+                }
             }
         }
         if !stays {
@@ -270,6 +285,9 @@ impl Evening {
         let Some(death) = self.resurrect(person, life) else { return };
         let former = death.rooms.iter().map(|&(room, _)| room).collect();
         self.person(person).former = (self.now_ms, former);
+        for room in death.unshown {
+            self.leave_visibly(room);
+        }
         for (room, known) in death.rooms {
             if !known {
                 self.leave_visibly(room);

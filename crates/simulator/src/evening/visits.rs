@@ -120,6 +120,10 @@ impl Evening {
         self.stays += 1;
         let number = self.stays;
         let now_ms = self.now_ms;
+        if let Some(at) = self.person(person).unshown.iter().position(|&room| room == id) {
+            self.person(person).unshown.remove(at);
+            self.leave_visibly(id);
+        }
         let room = self.room(id);
         let position = room.members.len();
         room.members.push(person);

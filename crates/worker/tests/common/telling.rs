@@ -48,7 +48,7 @@ impl Projection for Teller {
                 group_id: message.group_id.to_owned(),
                 account: message.from_account.to_owned(),
                 from_ms: record.occurred_at_ms,
-                moves: vec![AccountMove { at_ms: record.occurred_at_ms, back, uncertain_ms: 7 }],
+                moves: vec![AccountMove { at_ms: record.occurred_at_ms, back, uncertain_ms: 7, maybe: false }],
                 occurred_at_ms: record.occurred_at_ms,
                 received_at_ms: record.received_at_ms,
                 rules_version: cx.rules_version,
