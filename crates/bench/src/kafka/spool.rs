@@ -25,7 +25,9 @@ pub(super) fn run(report: &mut Report, bench: &Bench<'_>) -> Result<()> {
     // Frozen, not killed: a broker reads all that it did not flush before it is back, which is no figure of ours.
     bench.broker.halt(1);
     let duration = Duration::from_millis(if bench.quick { 1_500 } else { 5_000 });
+    let before = ingest.time();
     let loaded = generator.closed(&ingest.callback()?, CONNECTIONS, duration);
+    let meanwhile = ingest.time().saturating_sub(before);
     bench.broker.resume(1);
     let back = Instant::now();
     let (own, broker) = (ingest.time(), bench.broker_time());
@@ -38,6 +40,8 @@ pub(super) fn run(report: &mut Report, bench: &Bench<'_>) -> Result<()> {
     let (own, broker) = (ingest.time().saturating_sub(own), bench.broker_time().saturating_sub(broker));
     report.figure("callbacks meanwhile", load.rate(), "callb/s");
     report.figure("callbacks meanwhile, p99", load.latency_us.value_at_quantile(0.99) as f64 / 1e3, "ms");
+    report.figure("a callback meanwhile, ingest", us_each(meanwhile, load.sent), "µs");
+    report.figure("a callback meanwhile, generator", us_each(load.cpu, load.sent), "µs");
     report.figure("records that wait", waiting, "");
     report.figure("back to the first that is drained", begins.as_secs_f64(), "s");
     report.figure("back to empty", drained.as_secs_f64(), "s");
