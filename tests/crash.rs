@@ -12,31 +12,14 @@ use std::time::Duration;
 use barrage_event::{EnvelopeView, Partition, Topic};
 use barrage_log::LogReader;
 use barrage_projection::Reader as _;
-use barrage_replay::{Line, LineKind, Options, Progress, Recording, Stop, Target, read_ledger, replay};
+use barrage_replay::{Line, Options, Progress, Recording, Stop, Target, read_ledger, replay};
 use barrage_state::{PartitionDir, Store};
-use common::{Server, all_reads, hashes, run};
+use common::scene::body;
+use common::{Dice, Server, all_reads, hashes, run};
 use serde_json::Value as Json;
 
 /// Seed of the evening and of the moments of death; printed, so that a failure can be had again.
 const SEED: u64 = 7;
-
-/// A small generator of its own: when the kill comes.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % n
-    }
-}
-
-fn body(line: &Line) -> &[u8] {
-    match &line.kind {
-        LineKind::Callback { body, .. } | LineKind::Event { body } | LineKind::Request { body, .. } => body,
-    }
-}
 
 fn target(server: &Server) -> Target {
     Target::new(&server.callback)

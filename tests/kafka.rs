@@ -10,7 +10,7 @@ use barrage_kafka_fixture::{Broker, prefix};
 use barrage_recordings::{Recording, skipped};
 use common::cluster::{Cluster, KEY, Own, SESSION_MS};
 use common::scene::{Scene, Setting, alone, assert_same, evening};
-use common::{Server, all_reads, differences_at, reads_of};
+use common::{Dice, Server, all_reads, differences_at, reads_of};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
 use serde_json::Value as Json;
@@ -142,18 +142,6 @@ fn recorded_rooms_are_counted_on_kafka_as_they_were() {
     }
 }
 
-/// A small generator of its own: what happens, to whom, and when.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 % u64::try_from(n).expect("small")).expect("small")
-    }
-}
-
 /// What happens in the middle of the load. Each fault is over when it returns; the load goes on meanwhile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
@@ -183,7 +171,7 @@ const FAULTS: [Fault; 8] = [
 fn happen(fault: Fault, cluster: &mut Cluster, broker: &Broker, dice: &mut Dice) {
     // Longer than the log may take before the spool takes over.
     let outage = Duration::from_millis(1_500);
-    let (ingest, projector) = (dice.below(cluster.ingests.len()), dice.below(cluster.projectors.len()));
+    let (ingest, projector) = (dice.place(cluster.ingests.len()), dice.place(cluster.projectors.len()));
     match fault {
         Fault::IngestKilled => {
             cluster.ingests[ingest].kill();
@@ -194,7 +182,7 @@ fn happen(fault: Fault, cluster: &mut Cluster, broker: &Broker, dice: &mut Dice)
             cluster.projectors[projector].restart();
         }
         Fault::QueryKilled => {
-            let query = dice.below(cluster.queries.len());
+            let query = dice.place(cluster.queries.len());
             cluster.queries[query].kill();
             cluster.queries[query].restart();
         }
@@ -246,10 +234,10 @@ fn whatever_fails_nothing_answered_is_lost_and_nothing_counts_twice() {
     for round in 0..rounds {
         let mut dice = Dice((seed + round as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
         // Every kind comes, then chance decides.
-        let fault = FAULTS.get(round).copied().unwrap_or_else(|| FAULTS[dice.below(FAULTS.len())]);
+        let fault = FAULTS.get(round).copied().unwrap_or_else(|| FAULTS[dice.place(FAULTS.len())]);
         again += scene.open.len();
         let sent = scene.open.len() + scene.left().min(share);
-        let after = u64::try_from(dice.below(sent / 2) + 1).expect("small");
+        let after = u64::try_from(dice.place(sent / 2) + 1).expect("small");
         let begun = std::time::Instant::now();
         let sent = scene.send_through(share, after, |cluster, broker| happen(fault, cluster, broker, &mut dice));
         let seconds = begun.elapsed().as_secs_f64();

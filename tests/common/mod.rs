@@ -28,6 +28,25 @@ const BARRAGE: &str = env!("CARGO_BIN_EXE_barrage");
 /// The configuration of servers that play simulated evenings.
 pub(crate) const EVENING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/evening.toml");
 
+/// A small generator of its own (xorshift): what happens, to whom, and when. Not 0.
+#[derive(Debug)]
+pub(crate) struct Dice(pub(crate) u64);
+
+impl Dice {
+    /// A number below `n`, which is above 0.
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % n
+    }
+
+    /// A place in a list of this length, which is not empty.
+    pub(crate) fn place(&mut self, length: usize) -> usize {
+        usize::try_from(self.below(length as u64)).expect("below a usize")
+    }
+}
+
 /// A running `barrage run`.
 #[derive(Debug)]
 pub(crate) struct Server {
