@@ -253,7 +253,9 @@ impl Scene {
     pub(crate) fn judge(&mut self, every: usize) {
         self.send_until_answered(0);
         self.cluster.drained();
-        missing_none(&self.answered, &in_log(&self.broker.brokers(), &self.cluster.prefix));
+        let (brokers, prefix) = (self.broker.brokers(), self.cluster.prefix.clone());
+        // Read meanwhile: it is seconds of waiting, and nothing is written now.
+        let in_log = std::thread::spawn(move || in_log(&brokers, &prefix));
         let beside = self.beside.get_or_insert_with(|| Server::start(&self.dir.path().join("beside")));
         tell(beside, self.answered.get(self.told..).unwrap_or_default());
         self.told = self.answered.len();
@@ -265,6 +267,7 @@ impl Scene {
             run_with(["rebuild", "--all", "--query", self.cluster.query()], &[("BARRAGE_API_KEY", KEY)]);
         assert_eq!(exit, 0, "{output}");
         assert_eq!(output.matches("the same numbers as before").count(), 8, "{output}");
+        missing_none(&self.answered, &in_log.join().expect("the log is read"));
     }
 
     /// All rooms of the evening.
