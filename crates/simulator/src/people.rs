@@ -126,8 +126,6 @@ pub(crate) struct Death {
     pub(crate) noticed: bool,
     /// The rooms, and whether an observer could know by now.
     pub(crate) rooms: Vec<(RoomId, bool)>,
-    /// As [`Person::unshown`], until the loss is called back.
-    pub(crate) unshown: Vec<RoomId>,
 }
 
 /// Where someone is.
@@ -227,8 +225,8 @@ pub(crate) struct Person {
     pub(crate) last_like_ms: i64,
     /// When its client was given up for dead, and the rooms that it was in then.
     pub(crate) former: (i64, Vec<RoomId>),
-    /// Rooms that it did not take its place in again when its client was back: it watches elsewhere, and as long as it is
-    /// connected, nothing that is called back shows that it is not there too.
+    /// Rooms that it did not take its place in again when its client was back: it watches elsewhere, and as long as nobody
+    /// is told that its connection went, nothing that is called back shows that it is not there too.
     pub(crate) unshown: Vec<RoomId>,
     pub(crate) truth: PersonTruth,
 }

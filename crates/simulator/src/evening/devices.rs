@@ -99,10 +99,8 @@ impl Evening {
         let someone = self.person(person);
         someone.whereabouts = Whereabouts::Away;
         someone.life += 1;
-        let (devices, unshown) = (std::mem::take(&mut someone.devices), std::mem::take(&mut someone.unshown));
-        for room in unshown {
-            self.leave_visibly(room);
-        }
+        let devices = std::mem::take(&mut someone.devices);
+        self.show_gone(person);
         for device in devices {
             self.person(person).truth.sessions.push(Session::told(device.since_ms, at_ms));
             self.end_of_connection(person, device.platform, at_ms);
@@ -138,8 +136,7 @@ impl Evening {
                 self.room(id).missing.push(Missing { person, life, since_ms: now_ms });
             }
         }
-        let unshown = std::mem::take(&mut self.person(person).unshown);
-        let death = Death { since_ms: now_ms, device, noticed: false, rooms, unshown };
+        let death = Death { since_ms: now_ms, device, noticed: false, rooms };
         self.person(person).whereabouts = Whereabouts::Dead(Box::new(death));
         let longest_ms = device.platform.detection_ms_max();
         let notice_ms = match self.random.below(100) {
@@ -165,7 +162,6 @@ impl Evening {
         death.noticed = true;
         let (device, since_ms) = (death.device, death.since_ms);
         let rooms: Vec<RoomId> = death.rooms.iter().map(|&(room, _)| room).collect();
-        let unshown = std::mem::take(&mut death.unshown);
         let longest_ms = device.platform.detection_ms_max();
         let lower_ms = someone.last_sign_ms.max(now_ms - longest_ms).min(since_ms);
         let session = Session { open_ms: device.since_ms, close_ms: since_ms, lower_ms, upper_ms: now_ms };
@@ -178,7 +174,12 @@ impl Evening {
                 self.make_loss_known(person, life, room);
             }
         }
-        for room in unshown {
+        self.show_gone(person);
+    }
+
+    /// That its connection went is told: with it, that it is in none of the rooms in which nothing had shown so.
+    fn show_gone(&mut self, person: PersonId) {
+        for room in std::mem::take(&mut self.person(person).unshown) {
             self.leave_visibly(room);
         }
     }
@@ -239,7 +240,6 @@ impl Evening {
         }
         self.connect(person, death.device.platform);
         let life = self.person(person).life;
-        self.person(person).unshown = death.unshown;
         let goes_on = death.rooms.iter().any(|&(id, _)| self.room(id).stage == Stage::Live);
         let mut stays = false;
         for (id, known) in death.rooms {
@@ -285,9 +285,6 @@ impl Evening {
         let Some(death) = self.resurrect(person, life) else { return };
         let former = death.rooms.iter().map(|&(room, _)| room).collect();
         self.person(person).former = (self.now_ms, former);
-        for room in death.unshown {
-            self.leave_visibly(room);
-        }
         for (room, known) in death.rooms {
             if !known {
                 self.leave_visibly(room);
