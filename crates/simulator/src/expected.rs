@@ -125,8 +125,6 @@ pub struct ExpectedViewer {
     pub joined: bool,
     /// Time in the room, ms, up to `end_ms`.
     pub watch_ms: i64,
-    /// As `watch_ms`, where a client that died counts until it came again.
-    pub watch_upper_ms: i64,
 }
 
 /// Gifts of a room.

@@ -144,32 +144,24 @@ pub(crate) enum Whereabouts {
 pub(crate) struct Watch {
     /// Since when it has been there.
     since_ms: Option<i64>,
-    /// Since when it has been gone without a word.
-    gone_ms: Option<i64>,
     /// Stays that are over.
     ms: i64,
-    /// Absences that nobody was told of.
-    untold_ms: i64,
 }
 
 impl Watch {
     /// It is there.
     pub(crate) fn enter(&mut self, at_ms: i64) {
-        self.untold_ms += self.gone_ms.take().map_or(0, |gone_ms| at_ms - gone_ms);
         self.since_ms = Some(at_ms);
     }
 
-    /// It is not there any more; `visible` tells whether the platform knows.
-    pub(crate) fn leave(&mut self, at_ms: i64, visible: bool) {
+    /// It is not there any more, whether or not the platform knows.
+    pub(crate) fn leave(&mut self, at_ms: i64) {
         self.ms += self.since_ms.take().map_or(0, |since_ms| at_ms - since_ms);
-        self.gone_ms = (!visible).then_some(at_ms);
     }
 
-    /// The time up to the end, and what it is at most for one who sees only callbacks.
-    pub(crate) fn until(&self, end_ms: i64) -> (i64, i64) {
-        let running = |since_ms: Option<i64>| since_ms.map_or(0, |since_ms| end_ms - since_ms);
-        let ms = self.ms + running(self.since_ms);
-        (ms, ms + self.untold_ms + running(self.gone_ms))
+    /// The time up to the end.
+    pub(crate) fn until(&self, end_ms: i64) -> i64 {
+        self.ms + self.since_ms.map_or(0, |since_ms| end_ms - since_ms)
     }
 }
 
@@ -348,20 +340,17 @@ mod tests {
     }
 
     #[test]
-    fn watch_time_counts_stays_and_knows_what_nobody_was_told() {
+    fn watch_time_counts_stays() {
         let mut watch = Watch::default();
-        assert_eq!(watch.until(100), (0, 0));
+        assert_eq!(watch.until(100), 0);
         watch.enter(100);
-        assert_eq!(watch.until(150), (50, 50));
-        watch.leave(200, true);
+        assert_eq!(watch.until(150), 50);
+        watch.leave(200);
         watch.enter(300);
-        watch.leave(310, false);
-        assert_eq!(watch.until(320), (110, 120), "it may still be there");
+        watch.leave(310);
+        assert_eq!(watch.until(320), 110);
         watch.enter(330);
-        assert_eq!(watch.until(340), (120, 140));
-        watch.leave(340, true);
-        watch.enter(400);
-        assert_eq!(watch.until(401), (121, 141));
+        assert_eq!(watch.until(340), 120);
     }
 
     #[test]

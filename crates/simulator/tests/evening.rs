@@ -264,9 +264,8 @@ impl Count {
                 room.viewers.iter().filter(|(_, v)| v.joined).map(|(account, _)| account).collect();
             assert_eq!(joiners, seen.joiners.iter().collect(), "{id}");
             for (account, v) in &room.viewers {
-                assert!(0 <= v.watch_ms && v.watch_ms <= v.watch_upper_ms);
-                assert!(v.watch_upper_ms <= config.duration_ms, "{account}: {v:?}");
-                assert!(v.joined || v.watch_upper_ms == 0, "{account}: {v:?}");
+                assert!((0..=config.duration_ms).contains(&v.watch_ms), "{account}: {v:?}");
+                assert!(v.joined || v.watch_ms == 0, "{account}: {v:?}");
             }
             assert!(room.final_online <= room.peak_online && room.peak_online <= room.distinct_joiners, "{id}");
             assert!(room.peak_online <= room.peak_online_upper && room.final_online <= room.final_online_upper, "{id}");

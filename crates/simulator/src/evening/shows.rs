@@ -118,7 +118,7 @@ impl Evening {
         for person in members {
             let someone = self.person(person);
             someone.stays.retain(|stay| stay.room != id);
-            someone.seen(id).watch.leave(now_ms, true);
+            someone.seen(id).watch.leave(now_ms);
             self.go_on(person);
         }
     }

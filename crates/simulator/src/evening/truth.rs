@@ -41,14 +41,12 @@ impl Evening {
         let mut rooms: BTreeMap<RoomId, BTreeMap<String, ExpectedViewer>> = BTreeMap::new();
         for person in &self.people {
             for seen in &person.truth.rooms {
-                let (watch_ms, watch_upper_ms) = seen.watch.until(self.end_ms);
                 let viewer = ExpectedViewer {
                     messages: seen.messages,
                     likes_attempted: seen.likes_attempted,
                     gift_value: seen.gift_value,
                     joined: seen.joined,
-                    watch_ms,
-                    watch_upper_ms,
+                    watch_ms: seen.watch.until(self.end_ms),
                 };
                 rooms.entry(seen.room).or_default().insert(person.account.clone(), viewer);
             }

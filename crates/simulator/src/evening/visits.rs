@@ -145,7 +145,7 @@ impl Evening {
     pub(super) fn step_out(&mut self, person: PersonId, id: RoomId, visible: bool) {
         let now_ms = self.now_ms;
         let someone = self.person(person);
-        someone.seen(id).watch.leave(now_ms, visible);
+        someone.seen(id).watch.leave(now_ms);
         let stays = &mut someone.stays;
         let at = stays.iter().position(|stay| stay.room == id).expect("whoever steps out was in");
         let position = stays.swap_remove(at).position;
