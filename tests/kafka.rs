@@ -237,7 +237,7 @@ fn whatever_fails_nothing_answered_is_lost_and_nothing_counts_twice() {
         let fault = FAULTS.get(round).copied().unwrap_or_else(|| FAULTS[dice.place(FAULTS.len())]);
         again += scene.open.len();
         let sent = scene.open.len() + scene.left().min(share);
-        let after = u64::try_from(dice.place(sent / 2) + 1).expect("small");
+        let after = 1 + dice.below(sent as u64 / 2);
         let begun = std::time::Instant::now();
         let sent = scene.send_through(share, after, |cluster, broker| happen(fault, cluster, broker, &mut dice));
         let seconds = begun.elapsed().as_secs_f64();
