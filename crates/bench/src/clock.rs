@@ -1,6 +1,7 @@
 //! Wall time, and processor time of a thread, of this process and of others.
 
 use std::collections::BTreeMap;
+use std::ops::AddAssign;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
@@ -28,6 +29,14 @@ pub(crate) struct Spent {
     pub(crate) thread: Duration,
     /// Processor time of this process, background threads included.
     pub(crate) process: Duration,
+}
+
+impl AddAssign for Spent {
+    fn add_assign(&mut self, more: Self) {
+        self.wall += more.wall;
+        self.thread += more.thread;
+        self.process += more.process;
+    }
 }
 
 /// Measures from its making on.

@@ -14,7 +14,7 @@ use crate::prepare;
 use crate::report::{Aim, Report};
 use crate::server::{Kind, Server};
 use crate::traffic::{Crowd, Traffic, requests};
-use crate::worker::{Setup, engines, open};
+use crate::worker::{Pass, Setup, engines, open};
 
 /// The same log with the first statistic, the first two, and so on: what the next one adds is what it costs, because it
 /// may read the rows of those before it.
@@ -43,29 +43,53 @@ pub(crate) fn each(report: &mut Report, dir: &Path) -> Result<()> {
     Ok(())
 }
 
+/// The place of a log that all others are compared with.
+const EARLY: u64 = 100_000;
+/// Records that are measured at a time, between two commits, and how often.
+const WINDOW: u64 = 20_000;
+const TURNS: u64 = 5;
+/// Of these, so many before it is the other one's turn.
+const SLICE: u64 = 2_000;
+
 /// A long log, without bodies: the cost of a record after so many. Of accounts whose rows fit into the overlay, and of more.
+///
+/// Two readings a minute apart tell more of this machine's neighbours than of the log. So at every place a new store that
+/// has applied 100,000 records goes on beside the old one, a few records in turn: whatever slows one down slows the other.
 pub(crate) fn curve(report: &mut Report, dir: &Path) -> Result<()> {
     let places: &[u64] =
-        if report.quick() { &[100_000, 300_000] } else { &[100_000, 300_000, 1_000_000, 3_000_000, 10_000_000] };
-    report.section("growth", "one log through all statistics; the cost of a record around the place named");
+        if report.quick() { &[EARLY, 300_000] } else { &[EARLY, 300_000, 1_000_000, 3_000_000, 10_000_000] };
+    report.section(
+        "growth",
+        "one log through all statistics; a record around the place named, to one of a new store beside",
+    );
     let all = places.last().copied().unwrap_or_default();
     for crowd in [Crowd::HOT, Crowd::EVENING] {
         let dir = dir.join(crowd.users.to_string());
-        prepare::long(&dir, crowd, all + all / 10)?;
+        prepare::long(&dir, crowd, all + TURNS * WINDOW)?;
         let log = open(&dir, 1)?;
-        let mut engines = engines(&dir, "all", &log, Setup::HOT)?;
-        let mut first = None;
+        let mut old = engines(&dir, "old", &log, Setup::HOT)?;
         for &place in places {
-            // Both topics have one partition; records of rooms are a little more than half of all.
-            let (from, to) = (place - place / 10, place + place / 10);
-            engines.run_records(from)?;
-            let pass = engines.run_records(to)?;
-            let first = *first.get_or_insert_with(|| pass.ns());
+            let (mut late, mut early) = (Pass::default(), Pass::default());
+            for turn in 0..TURNS {
+                let from = place - TURNS * WINDOW / 2 + turn * WINDOW;
+                old.run_records(from)?;
+                let name = format!("new-{place}-{turn}");
+                let mut new = engines(&dir, &name, &log, Setup::HOT)?;
+                new.run_records(EARLY - WINDOW / 2)?;
+                for done in (SLICE..=WINDOW).step_by(SLICE as usize) {
+                    old.apply_records(from + done)?;
+                    new.apply_records(EARLY - WINDOW / 2 + done)?;
+                }
+                late += old.run_records(from + WINDOW)?;
+                early += new.run_records(EARLY + WINDOW / 2)?;
+                drop(new);
+                std::fs::remove_dir_all(dir.join(name))?;
+            }
             let name = format!("{} accounts, at {place} records", crowd.users);
-            report.figure(&name, pass.ns(), "ns");
-            report.figure(format!("{name}, to the first"), pass.ns() / first, "times");
+            report.figure(&name, late.ns(), "ns");
+            report.figure(format!("{name}, to a new store"), late.ns() / early.ns(), "times");
         }
-        drop((engines, log));
+        drop((old, log));
         std::fs::remove_dir_all(&dir)?;
     }
     Ok(())

@@ -4,7 +4,7 @@
 //! processor time is what a core can do; what `RocksDB`'s own threads add is told apart.
 
 use std::hint::black_box;
-use std::ops::ControlFlow;
+use std::ops::{AddAssign, ControlFlow};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -55,6 +55,15 @@ impl Pass {
 
     fn commit_ns(&self) -> f64 {
         self.commits.as_secs_f64() * 1e9 / self.records as f64
+    }
+}
+
+impl AddAssign for Pass {
+    fn add_assign(&mut self, more: Self) {
+        self.records += more.records;
+        self.spent += more.spent;
+        self.commits += more.commits;
+        self.commit_count += more.commit_count;
     }
 }
 
@@ -208,6 +217,17 @@ pub(crate) fn engines(dir: &Path, name: &str, log: &Arc<dyn EventLog>, setup: Se
 impl Engines {
     /// Applies the records of each partition up to this offset, but not beyond its end, and commits.
     fn run_to(&mut self, until: impl Fn(Partition) -> Offset) -> Result<()> {
+        self.apply_to(until)?;
+        let watch = Stopwatch::start();
+        for place in 0..self.engines.len() {
+            self.commit(place)?;
+        }
+        self.pass.spent += watch.spent();
+        Ok(())
+    }
+
+    /// The same, but commits when the worker would and not at the end.
+    fn apply_to(&mut self, until: impl Fn(Partition) -> Offset) -> Result<()> {
         let watch = Stopwatch::start();
         let mut busy = true;
         while busy {
@@ -217,20 +237,26 @@ impl Engines {
                 busy |= self.step(place, until)?;
             }
         }
-        for place in 0..self.engines.len() {
-            self.commit(place)?;
-        }
-        self.pass.spent = watch.spent();
+        self.pass.spent += watch.spent();
         Ok(())
     }
 
-    /// Goes on to about this many records over all partitions; what that took.
-    pub(crate) fn run_records(&mut self, records: u64) -> Result<Pass> {
-        let ends: u64 = self.log.all_partitions().into_iter().map(|partition| self.log.end(partition).0).sum();
-        let share = |end: Offset| Offset((end.0 as f64 * records as f64 / ends as f64) as u64);
+    /// How far each partition is after about this many records of all.
+    fn share(&self, records: u64) -> impl Fn(Partition) -> Offset + use<> {
         let log = Arc::clone(&self.log);
-        self.run_to(|partition| share(log.end(partition)))?;
+        let ends: u64 = log.all_partitions().into_iter().map(|partition| log.end(partition).0).sum();
+        move |partition| Offset((log.end(partition).0 as f64 * records as f64 / ends as f64) as u64)
+    }
+
+    /// Goes on to about this many records over all partitions and commits; what that took since it was asked last.
+    pub(crate) fn run_records(&mut self, records: u64) -> Result<Pass> {
+        self.run_to(self.share(records))?;
         Ok(std::mem::take(&mut self.pass))
+    }
+
+    /// Goes on to about this many records over all partitions.
+    pub(crate) fn apply_records(&mut self, records: u64) -> Result<()> {
+        self.apply_to(self.share(records))
     }
 
     pub(crate) fn finish(mut self) -> Result<Pass> {
