@@ -13,7 +13,7 @@ use prost::Message as _;
 use crate::bucket::{BucketOverlay, BucketRef, BucketTable};
 use crate::codec::row_hash;
 use crate::entity::{ENTITIES, Entity};
-use crate::entity_overlay::{EntityOverlay, ErasedColumn, Part};
+use crate::entity_overlay::{EntityOverlay, ErasedColumn, PACKED_ROUNDS, Part};
 use crate::ranking::Stands;
 use crate::rows::{RowBytes, Rows};
 use crate::table::{Backing, Kind, StoreError, Table, TableDef};
@@ -65,7 +65,7 @@ pub trait ErasedTable: Any + Send {
     /// Whether clean rows can be dropped and read again; else all rows are always in memory.
     fn is_cache(&self) -> bool;
     /// Moves the clock over one of so many parts of the rows and drops the clean ones that were not used since it came by
-    /// last. A row that was in use is gone after three rounds.
+    /// last; those of entities are kept as their bytes for some more rounds.
     fn sweep(&mut self, parts: usize);
     /// Gives memory back that is free, where it is much.
     fn shrink(&mut self);
@@ -183,7 +183,7 @@ impl<T: Table> ErasedTable for TableOverlay<T> {
 
     fn sweep(&mut self, parts: usize) {
         let mut steps = self.rows.part(parts);
-        while let Some(at) = self.rows.next_unused(&mut steps) {
+        while let Some((at, _)) = self.rows.next_unused(&mut steps) {
             self.rows.forget(at);
         }
     }
@@ -359,7 +359,7 @@ impl fmt::Debug for Tables {
 
 /// Parts of a clock's round, and rounds after which every clean row is gone.
 const SWEEPS: usize = 64;
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 2 + PACKED_ROUNDS as usize;
 
 /// Two tables that cannot live in one store.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]

@@ -26,8 +26,8 @@ pub(crate) struct Slot<P> {
     dirty: bool,
     /// Found since the clock came by last.
     used: bool,
-    /// Found before that: it may be wanted again.
-    lasting: bool,
+    /// How often the clock came by since then.
+    age: u8,
 }
 
 impl<P> Slot<P> {
@@ -97,8 +97,7 @@ impl<P: Default> Rows<P> {
         let hash = memory_hash(&row);
         // A row is in use when it is asked for a second time: what many events touch once each must not push out what
         // all of them touch.
-        let slot =
-            Slot { row, payload, committed: committed.into(), bytes: 0, dirty: false, used: false, lasting: false };
+        let slot = Slot { row, payload, committed: committed.into(), bytes: 0, dirty: false, used: false, age: 0 };
         let at = if let Some(at) = self.free.pop() {
             self.slots[at as usize] = slot;
             at
@@ -182,9 +181,9 @@ impl<P: Default> Rows<P> {
         payload
     }
 
-    /// The next clean row that the clock comes by and that was not used since it came by last; it goes `steps` slots on at
-    /// most.
-    pub(crate) fn next_unused(&mut self, steps: &mut usize) -> Option<usize> {
+    /// The next clean row that the clock comes by and that was not used since it came by last, and how often it came by in
+    /// vain by now; it goes `steps` slots on at most.
+    pub(crate) fn next_unused(&mut self, steps: &mut usize) -> Option<(usize, u8)> {
         while *steps > 0 {
             *steps -= 1;
             self.clock = if self.clock + 1 >= self.slots.len() { 0 } else { self.clock + 1 };
@@ -193,17 +192,13 @@ impl<P: Default> Rows<P> {
                 continue;
             }
             if !slot.used {
-                return Some(self.clock);
+                slot.age = slot.age.saturating_add(1);
+                return Some((self.clock, slot.age));
             }
             slot.used = false;
-            slot.lasting = true;
+            slot.age = 0;
         }
         None
-    }
-
-    /// Whether a row that is not in use may still be wanted: told once.
-    pub(crate) fn take_lasting(&mut self, at: usize) -> bool {
-        std::mem::take(&mut self.slots[at].lasting)
     }
 
     /// Slots in one of so many parts.
