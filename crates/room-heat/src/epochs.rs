@@ -1,15 +1,21 @@
 //! A room's sums, by half-life of event time, and what they are worth.
+//!
+//! An epoch counts twice what the one before does, so the sum over all of them is one wide number, to which each epoch adds
+//! at its place. What two orders of the same events add is the same to the last bit. Only what makes a room fresh is kept
+//! epoch by epoch, as long as it is: how much it counts depends on the room's age.
 
 use barrage_projection::{Stand, Stands};
 
 use crate::fixed::{log_two, power_of_two};
 use crate::generation::Slot;
-use crate::proto::{Epoch, Generation, Generations, Room};
+use crate::proto::{Fresh, Generation, Generations, Room};
+use crate::wide::{Sum, halves, wide};
 
-/// Epochs that are kept, the newest among them. What is older is worth less than 2^-63 of itself.
+/// Epochs that are counted, the newest among them. What is older is worth less than 2^-63 of itself.
 const EPOCHS_KEPT: u64 = 64;
 
-/// Largest sum of an epoch: thousandths of a point times 2^24, so that no arithmetic on sums can overflow.
+/// Largest sum of an epoch, and of a room as if all of it were in its newest one: thousandths of a point times 2^24, so
+/// that no arithmetic on sums can overflow.
 const SUM_MAX: u128 = (1 << 100) - 1;
 
 /// Bits behind the point of an epoch's sum.
@@ -30,36 +36,7 @@ pub(crate) enum List {
 /// Bits of a logarithm behind the point.
 pub(crate) const LOG_BITS: u32 = 32;
 
-pub(crate) fn wide(low: u64, high: u64) -> u128 {
-    u128::from(high) << 64 | u128::from(low)
-}
-
-pub(crate) fn halves(wide: u128) -> (u64, u64) {
-    let low = u64::try_from(wide & u128::from(u64::MAX)).unwrap_or(u64::MAX);
-    (low, u64::try_from(wide >> 64).unwrap_or(u64::MAX))
-}
-
-impl Epoch {
-    fn sum(&self, list: List) -> u128 {
-        match list {
-            List::Heat => wide(self.heat_low, self.heat_high),
-            List::Recommended => wide(self.fair_low, self.fair_high),
-        }
-    }
-
-    fn sums(&self) -> Sums {
-        let fresh = wide(self.fresh_low, self.fresh_high);
-        Sums { heat: self.sum(List::Heat), fair: self.sum(List::Recommended), fresh }
-    }
-
-    fn set(&mut self, sums: Sums) {
-        (self.heat_low, self.heat_high) = halves(sums.heat.min(SUM_MAX));
-        (self.fair_low, self.fair_high) = halves(sums.fair.min(SUM_MAX));
-        (self.fresh_low, self.fresh_high) = halves(sums.fresh.min(SUM_MAX));
-    }
-}
-
-/// Sums of an epoch, or by how much they change.
+/// By how much the sums of an epoch change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Sums {
     /// All points.
@@ -70,21 +47,22 @@ pub(crate) struct Sums {
     pub(crate) fresh: u128,
 }
 
-impl Sums {
-    fn with(self, more: Self, change: fn(u128, u128) -> u128) -> Self {
-        Self {
-            heat: change(self.heat, more.heat),
-            fair: change(self.fair, more.fair),
-            fresh: change(self.fresh, more.fresh),
-        }
-    }
-}
-
 /// Whether a sum went up or down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
     Add,
     Take,
+}
+
+/// The epoch that counts once in the sums of a room whose newest epoch is this: a multiple of 64, so that sums are moved
+/// seldom, and what is cut off then is of epochs that are not counted any more.
+fn base(newest: u64) -> u64 {
+    (newest / EPOCHS_KEPT).saturating_sub(1) * EPOCHS_KEPT
+}
+
+/// Epochs from one to another, which is no earlier one.
+fn between(from: u64, to: u64) -> u32 {
+    u32::try_from(to - from).unwrap_or(u32::MAX)
 }
 
 impl Room {
@@ -109,46 +87,60 @@ impl Room {
             .collect()
     }
 
-    pub(crate) fn newest_epoch(&self) -> u64 {
-        let carried = self.carried.map_or(0, |carried| carried.number);
-        self.epochs.last().map_or(carried, |newest| newest.number.max(carried))
-    }
-
-    /// Whether an epoch is kept, as far as it is known.
+    /// Whether an epoch is counted, as far as it is known.
     pub(crate) fn keeps(&self, epoch: u64) -> bool {
-        epoch.saturating_add(EPOCHS_KEPT) > self.newest_epoch()
+        epoch.saturating_add(EPOCHS_KEPT) > self.newest_epoch
     }
 
-    /// Changes an epoch's sums; what is too old by then goes.
-    pub(crate) fn change(&mut self, way: Way, epoch: u64, by: Sums) {
-        let found = self.epochs.binary_search_by_key(&epoch, |epoch| epoch.number);
-        let at = match (found, way) {
-            (Ok(at), _) => at,
-            (Err(_), Way::Take) => return,
-            (Err(at), Way::Add) => {
-                self.epochs.insert(at, Epoch { number: epoch, ..Epoch::default() });
-                at
-            }
-        };
-        let own = &mut self.epochs[at];
-        match way {
-            Way::Add => {
-                let sums = own.sums().with(by, u128::saturating_add);
-                self.saturated = self.saturated.saturating_add((sums.heat > SUM_MAX).into());
-                own.set(sums);
-            }
-            Way::Take => {
-                let sums = own.sums().with(by, u128::saturating_sub);
-                own.set(sums);
-                if sums == Sums::default() {
-                    self.epochs.remove(at);
-                }
-            }
+    /// Something happened in an epoch; what is too old by then goes.
+    pub(crate) fn reach(&mut self, epoch: u64) {
+        let newest = epoch.max(self.newest_epoch);
+        let by = between(base(self.newest_epoch), base(newest));
+        self.newest_epoch = newest;
+        if by > 0 {
+            self.heat = Sum::from(self.heat).down(by).into();
+            self.fair = Sum::from(self.fair).down(by).into();
         }
-        let newest = self.newest_epoch();
-        let over = self.epochs.iter().take_while(|epoch| epoch.number.saturating_add(EPOCHS_KEPT) <= newest).count();
-        self.epochs.drain(..over);
-        self.carried = self.carried.filter(|carried| carried.number.saturating_add(EPOCHS_KEPT) > newest);
+    }
+
+    /// Changes an epoch's sums, which are kept.
+    pub(crate) fn change(&mut self, generation: &Generation, way: Way, epoch: u64, by: Sums) {
+        self.reach(epoch);
+        let base = base(self.newest_epoch);
+        let up = |sum: u128| Sum::from(sum.min(SUM_MAX)).up(between(base, epoch));
+        let most = Sum::from(SUM_MAX).up(between(base, self.newest_epoch));
+        let (heat, fair) = (Sum::from(self.heat), Sum::from(self.fair));
+        let (heat, fair) = match way {
+            Way::Add => (heat.saturating_add(up(by.heat)), fair.saturating_add(up(by.fair))),
+            Way::Take => (heat.saturating_sub(up(by.heat)), fair.saturating_sub(up(by.fair))),
+        };
+        self.saturated = self.saturated.saturating_add((heat > most).into());
+        (self.heat, self.fair) = (heat.min(most).into(), fair.min(most).into());
+        if self.freshness(generation, epoch) > 0 {
+            self.change_fresh(way, epoch, by);
+        }
+    }
+
+    /// Changes by how much more an epoch counts while the room is fresh.
+    fn change_fresh(&mut self, way: Way, epoch: u64, by: Sums) {
+        let at = self.fresh.partition_point(|fresh| fresh.epoch < epoch);
+        if self.fresh.get(at).is_none_or(|fresh| fresh.epoch != epoch) {
+            self.fresh.insert(at, Fresh { epoch, ..Fresh::default() });
+        }
+        let own = &mut self.fresh[at];
+        let (more, less) = if way == Way::Add { (by.fresh, by.fair) } else { (by.fair, by.fresh) };
+        // What an account adds is at least as much where it counts twice, so this is below 0 only for what was forgotten.
+        let sum = wide(own.low, own.high).saturating_add(more).saturating_sub(less);
+        (own.low, own.high) = halves(sum.min(SUM_MAX));
+    }
+
+    /// Forgets by how much more epochs counted in which the room is not fresh, as far as is known by now.
+    pub(crate) fn forget_fresh(&mut self, generation: &Generation) {
+        let mut fresh = std::mem::take(&mut self.fresh);
+        fresh.retain(|own| {
+            (own.low, own.high) != (0, 0) && self.keeps(own.epoch) && self.freshness(generation, own.epoch) > 0
+        });
+        self.fresh = fresh;
     }
 
     /// How fresh the room was in an epoch, with 16 bits behind the point: 1 where it begins, falling to 0.
@@ -163,32 +155,24 @@ impl Room {
 
     /// The room's sum as if its newest epoch had just begun, thousandths of a point with 36 bits behind the point.
     fn whole(&self, generation: &Generation, list: List) -> u128 {
-        let newest = self.newest_epoch();
-        // Every sum is below 2^101 and there are at most 65 of them, of which each is at most half the next.
-        let worth = |epoch: &Epoch, sum: u128| {
-            let age = u32::try_from(newest - epoch.number).unwrap_or(u32::MAX);
-            (sum << (WHOLE_BITS - SUM_BITS)).checked_shr(age).unwrap_or(0)
-        };
-        // What was carried over had its freshness counted then.
-        let mut whole = self.carried.as_ref().map_or(0, |carried| worth(carried, carried.sum(list)));
-        for epoch in self.epochs.iter().rev() {
-            let sum = match list {
-                List::Heat => epoch.sum(list),
-                // Between the two sums, of which none has more of an account than the cap.
-                List::Recommended => {
-                    let Sums { fair, fresh, .. } = epoch.sums();
-                    fair + ((fresh.saturating_sub(fair) * self.freshness(generation, epoch.number)) >> 16)
-                }
-            };
-            whole = whole.saturating_add(worth(epoch, sum));
+        let newest = self.newest_epoch;
+        let sum = if list == List::Heat { self.heat } else { self.fair };
+        // At most `SUM_MAX` in its newest epoch, so it fits.
+        let whole = Sum::from(sum).up(WHOLE_BITS - SUM_BITS).down(between(base(newest), newest)).narrow();
+        if list == List::Heat {
+            return whole;
         }
-        whole
+        self.fresh.iter().fold(whole, |whole, own| {
+            let more = (wide(own.low, own.high) * self.freshness(generation, own.epoch)) >> 16;
+            let age = between(own.epoch, newest.max(own.epoch));
+            whole.saturating_add((more << (WHOLE_BITS - SUM_BITS)).checked_shr(age).unwrap_or(0))
+        })
     }
 
     /// The logarithm of the room's sum, in half-lives with 32 bits behind the point. Time does not change it.
     pub(crate) fn log(&self, generation: &Generation, list: List) -> u64 {
         let log = log_two(self.whole(generation, list));
-        log.map_or(0, |log| (self.newest_epoch() << LOG_BITS).saturating_add(log))
+        log.map_or(0, |log| (self.newest_epoch << LOG_BITS).saturating_add(log))
     }
 
     /// What the room is worth at a time, thousandths of a point, rounded. A time before its newest epoch is taken as the
@@ -198,7 +182,7 @@ impl Room {
         if log == 0 {
             return 0;
         }
-        let at = generation.half_lives(at_ms).max(self.newest_epoch() << LOG_BITS);
+        let at = generation.half_lives(at_ms).max(self.newest_epoch << LOG_BITS);
         let power = log.cast_signed() - at.cast_signed() - (i64::from(WHOLE_BITS) << LOG_BITS);
         let fraction = u32::try_from(power & i64::from(u32::MAX)).unwrap_or(u32::MAX);
         let mantissa = u128::from(power_of_two(fraction));
@@ -219,8 +203,7 @@ impl Room {
         let known = generations.from(self.generation);
         if known.is_empty() {
             // Of a generation that is forgotten.
-            self.epochs.clear();
-            self.carried = None;
+            self.clear();
         }
         for pair in known.windows(2) {
             self.carry(&pair[0], &pair[1]);
@@ -229,17 +212,24 @@ impl Room {
         Some(current)
     }
 
+    fn clear(&mut self) {
+        (self.heat, self.fair, self.newest_epoch) = (None, None, 0);
+        self.fresh.clear();
+    }
+
     fn carry(&mut self, from: &Generation, to: &Generation) {
         let (heat, fair) = (self.whole(from, List::Heat), self.whole(from, List::Recommended));
-        let newest = (self.newest_epoch() << LOG_BITS).cast_signed();
-        self.epochs.clear();
-        self.carried = None;
+        let newest = (self.newest_epoch << LOG_BITS).cast_signed();
+        self.clear();
         // Negative only for what was forgotten since 1970.
         let Ok(place) = u64::try_from(newest + from.shift_to(to)) else { return };
         let slot = Slot::at(place);
-        let moved = |whole: u128| ((whole >> (WHOLE_BITS - SUM_BITS)).min(SUM_MAX) * slot.weight) >> SUM_BITS;
-        let mut carried = Epoch { number: slot.epoch, ..Epoch::default() };
-        carried.set(Sums { heat: moved(heat), fair: moved(fair), fresh: 0 });
-        self.carried = Some(carried);
+        self.newest_epoch = slot.epoch;
+        let up = between(base(slot.epoch), slot.epoch);
+        let moved = |whole: u128| {
+            let sum = (whole >> (WHOLE_BITS - SUM_BITS)).min(SUM_MAX) * slot.weight;
+            Sum::from((sum >> SUM_BITS).min(SUM_MAX)).up(up).into()
+        };
+        (self.heat, self.fair) = (moved(heat), moved(fair));
     }
 }

@@ -25,6 +25,7 @@ mod points;
 mod projection;
 mod reads;
 pub mod tables;
+mod wide;
 
 /// Messages of the tables and answers, generated from `proto/barrage/room_heat/v1`.
 pub mod proto {
@@ -47,7 +48,7 @@ impl Statistic for RoomHeat {
     }
 
     fn state_version(&self) -> u32 {
-        3
+        4
     }
 
     fn projections(&self) -> Vec<Box<dyn Projection>> {

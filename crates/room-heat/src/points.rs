@@ -8,7 +8,7 @@ use crate::generation::Slot;
 use crate::proto::{Account, Generation, Room};
 use crate::tables::{Accounts, account_bucket, accounts_from};
 
-/// As far as an event time may be ahead of its receipt.
+/// As far as an event time may be ahead of its receipt: one that is far ahead must not make everything else old.
 const AHEAD_MS: i64 = 60_000;
 /// Bits behind the point of a weight.
 const WEIGHT_BITS: u32 = 24;
@@ -31,6 +31,11 @@ impl Who<'_> {
     }
 }
 
+/// Where something that happened counts.
+pub(crate) fn slot(cx: &Context<'_>, generation: &Generation, at_ms: i64) -> Slot {
+    generation.slot(at_ms.min(cx.stream_time_ms.saturating_add(AHEAD_MS)))
+}
+
 /// Adds points (thousandths) that came at a time, or takes them away again.
 pub(crate) fn change(
     cx: &mut Context<'_>,
@@ -42,8 +47,7 @@ pub(crate) fn change(
     if points == 0 {
         return Ok(());
     }
-    // A stated time of receipt that is far ahead must not make everything else old.
-    let Slot { epoch, weight } = generation.slot(at_ms.min(cx.stream_time_ms.saturating_add(AHEAD_MS)));
+    let Slot { epoch, weight } = slot(cx, generation, at_ms);
     if !room.keeps(epoch) {
         room.too_late = room.too_late.saturating_add((way == Way::Add).into());
         return Ok(());
@@ -78,7 +82,7 @@ pub(crate) fn change(
         // Forgotten: it stays counted.
         (None, Way::Take) => Sums { heat, ..Sums::default() },
     };
-    room.change(way, epoch, by);
+    room.change(generation, way, epoch, by);
     Ok(())
 }
 

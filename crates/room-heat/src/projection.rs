@@ -7,11 +7,12 @@ use barrage_like_tallies::tables::{Combos, Rooms as Tallies};
 use barrage_like_tallies::{Gift, Happening, What, like_second};
 use barrage_projection::{ApplyError, Context, Projection, StoreError, TableDef};
 
-use crate::epochs::{Way, halves, wide};
+use crate::epochs::Way;
 use crate::generation;
 use crate::points::{self, Who};
 use crate::proto::{ComboHeat, Generation, Recent as RecentRow, Room};
 use crate::tables::{Accounts, ComboHeats, Generations, Recent, Rooms};
+use crate::wide::{halves, wide};
 
 /// Heat of rooms.
 #[derive(Debug, Clone, Copy, Default)]
@@ -68,6 +69,7 @@ impl Projection for RoomHeats {
             }
             room.fresh_ms = cx.rules.heat.fresh_ms;
             Update { cx, room: &mut room, generation, record, group_id }.apply()?;
+            room.forget_fresh(&generation);
             keep_recent(cx, key, before_ms, room.newest_ms)
         })();
         *cx.table::<Rooms>()?.entry(&key)? = room;
@@ -188,6 +190,7 @@ impl<'c> Update<'_, 'c, '_> {
         let first = self.room.newest_ms == 0;
         self.room.first_ms = if first { at_ms } else { self.room.first_ms.min(at_ms) };
         self.room.newest_ms = self.room.newest_ms.max(at_ms);
+        self.room.reach(points::slot(self.cx, &self.generation, at_ms).epoch);
     }
 
     fn change(&mut self, way: Way, account: &str, at_ms: i64, points: u128) -> Result<(), StoreError> {
