@@ -32,7 +32,14 @@ pub(crate) fn in_slice(
         cx.table::<Hours>()?.entry(&(app, room, hour))?
     } else {
         remember(&mut row.minute_hours, hour);
-        cx.table::<Minutes>()?.entry(&(app, room, minute))?
+        let (key, minutes) = ((app, room, minute), cx.table::<Minutes>()?);
+        if minute <= row.newest_minute {
+            minutes.entry(&key)?
+        } else {
+            // Where a room is quiet, most of its messages begin a minute: the store is not asked for what is not there.
+            row.newest_minute = minute;
+            minutes.entry_known_new(&key)?
+        }
     };
     change(tally(&mut slice.tallies, kind));
     Ok(())
