@@ -387,7 +387,7 @@ fn events_of_63_half_lives_may_come_in_any_order() {
                     1,
                     user,
                     n * 10 * MINUTE_MS + n * 1_000,
-                    &What::Gift { combo: None, value: 7 * user as u64 },
+                    &What::Gift { combo: None, value: 7 * u64::from(user) },
                 );
             }
         }
