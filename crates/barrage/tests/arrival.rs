@@ -63,6 +63,9 @@ fn answers(app: u32, records: &[&Record], truth: &Expected) -> BTreeMap<String, 
     let mut answers = BTreeMap::new();
     for room in truth.rooms.keys() {
         answers.insert(format!("room {room}"), Json::Object(world.room(room, at_ms)));
+        // An hour later hardly anything of it is left.
+        let heat = world.room(room, truth.end_ms).remove("heat").unwrap_or_default();
+        answers.insert(format!("heat of {room}"), heat);
         for sort in world.viewer_sorts() {
             let viewers = world.viewers(room, sort, at_ms, 1_000).expect("a page");
             answers.insert(format!("viewers of {room} by {sort}"), viewers.into_iter().map(Json::Object).collect());
