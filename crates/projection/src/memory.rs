@@ -1,5 +1,6 @@
 //! A store in memory and a harness that applies a `Vec` of records, for the tests of statistics.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -56,6 +57,26 @@ impl Backing for MemoryStore {
     fn scan(&self, prefix: &[u8], visit: &mut VisitRow<'_>) -> Result<(), StoreError> {
         let rows = self.rows.range(prefix.to_vec()..).take_while(|(row, _)| row.starts_with(prefix));
         rows.into_iter().try_for_each(|(row, value)| visit(row, value))
+    }
+}
+
+/// A store that counts how many rows it is asked for.
+#[derive(Debug, Default)]
+pub struct CountingStore {
+    /// The store.
+    pub store: MemoryStore,
+    /// Rows that it was asked for.
+    pub asked: Cell<usize>,
+}
+
+impl Backing for CountingStore {
+    fn get(&self, row: &[u8], found: &mut dyn FnMut(&[u8])) -> Result<(), StoreError> {
+        self.asked.set(self.asked.get() + 1);
+        Backing::get(&self.store, row, found)
+    }
+
+    fn scan(&self, prefix: &[u8], visit: &mut VisitRow<'_>) -> Result<(), StoreError> {
+        self.store.scan(prefix, visit)
     }
 }
 

@@ -1,11 +1,10 @@
 //! The overlay against a map: whatever is asked of it, read, forgotten and read again.
 
-use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
-use barrage_projection::memory::{MemoryStore, hash_of};
-use barrage_projection::{ReaderExt as _, StateHash, StoreError, Table, TableDef, TableRef, Tables, VisitRow, table};
+use barrage_projection::memory::{CountingStore, MemoryStore, hash_of};
+use barrage_projection::{ReaderExt as _, StateHash, Table, TableDef, TableRef, Tables, table};
 use proptest::prelude::*;
 
 table!(
@@ -221,46 +220,32 @@ table!(
     Texts, 203, "tests.texts", of Account, String
 );
 
-/// A store that counts what is read of it.
-struct Counting<'s>(&'s MemoryStore, Cell<u32>);
-
-impl barrage_projection::Backing for Counting<'_> {
-    fn get(&self, row: &[u8], found: &mut dyn FnMut(&[u8])) -> Result<(), StoreError> {
-        self.1.set(self.1.get() + 1);
-        barrage_projection::Backing::get(self.0, row, found)
-    }
-
-    fn scan(&self, prefix: &[u8], visit: &mut VisitRow<'_>) -> Result<(), StoreError> {
-        barrage_projection::Backing::scan(self.0, prefix, visit)
-    }
-}
-
 /// A budget that holds all rows as bytes, but half of them decoded, spares nearly all reads.
 #[test]
 fn rows_that_fit_as_bytes_are_seldom_read_again() {
     const ROWS: u32 = 2_000;
     let mut tables = Tables::new(&[TableDef::of::<Texts>()]).expect("an id of its own");
-    let (mut store, mut hash) = (MemoryStore::default(), StateHash::default());
+    let (mut backing, mut hash) = (CountingStore::default(), StateHash::default());
     for number in 0..ROWS {
         let text = "x".repeat(100);
-        tables.table::<Texts>(&store).expect("declared").set(&(number, ACCOUNT), text).expect("works");
+        tables.table::<Texts>(&backing).expect("declared").set(&(number, ACCOUNT), text).expect("works");
     }
-    tables.commit(&|_| true, &mut store, &mut hash);
+    tables.commit(&|_| true, &mut backing.store, &mut hash);
     let target = tables.bytes() / 2;
     let (mut read, mut asked, mut number) = (0, 0, 1_u32);
     for round in 0..200 {
-        let counting = Counting(&store, Cell::new(0));
+        let before = backing.asked.get();
         for _ in 0..100 {
             number = number.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            let mut rows = tables.table::<Texts>(&counting).expect("declared");
+            let mut rows = tables.table::<Texts>(&backing).expect("declared");
             let text = rows.get(&((number >> 8) % ROWS, ACCOUNT)).expect("works").expect("a row");
             assert_eq!(text.len(), 100);
         }
         // The first rounds are those of rows that were never asked for.
         if round >= 100 {
-            (read, asked) = (read + counting.1.get(), asked + 100);
+            (read, asked) = (read + backing.asked.get() - before, asked + 100);
         }
-        tables.commit(&|_| true, &mut store, &mut hash);
+        tables.commit(&|_| true, &mut backing.store, &mut hash);
         tables.evict(target);
         assert!(tables.bytes() <= target);
     }

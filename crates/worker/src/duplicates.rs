@@ -116,10 +116,8 @@ impl DuplicateWindow {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
-
-    use barrage_projection::memory::MemoryStore;
-    use barrage_projection::{StateHash, VisitRow};
+    use barrage_projection::StateHash;
+    use barrage_projection::memory::CountingStore;
     use barrage_state::runtime;
     use proptest::prelude::*;
     use xxhash_rust::xxh3::xxh3_128;
@@ -128,33 +126,17 @@ mod tests {
 
     const START_MS: i64 = 1_767_225_600_000;
 
-    /// A store that counts how many rows it is asked for.
-    #[derive(Default)]
-    struct Counting {
-        store: MemoryStore,
-        asked: Cell<usize>,
-    }
-    impl Backing for Counting {
-        fn get(&self, row: &[u8], found: &mut dyn FnMut(&[u8])) -> Result<(), StoreError> {
-            self.asked.set(self.asked.get() + 1);
-            self.store.get(row, found)
-        }
-        fn scan(&self, prefix: &[u8], visit: &mut VisitRow<'_>) -> Result<(), StoreError> {
-            self.store.scan(prefix, visit)
-        }
-    }
-
     struct Rig {
         window: DuplicateWindow,
         tables: Tables,
-        backing: Counting,
+        backing: CountingStore,
         hash: StateHash,
         windows: Windows,
     }
     impl Rig {
         fn new(windows: Windows) -> Self {
             let tables = Tables::new(&runtime::tables()).expect("ours do not clash");
-            let (window, backing) = (DuplicateWindow::default(), Counting::default());
+            let (window, backing) = (DuplicateWindow::default(), CountingStore::default());
             Self { window, tables, backing, hash: StateHash::default(), windows }
         }
         fn gift(&mut self, key: u32, content: u128, log_ms: i64) -> BusinessKey {
