@@ -60,9 +60,9 @@ fn base(newest: u64) -> u64 {
     (newest / EPOCHS_KEPT).saturating_sub(1) * EPOCHS_KEPT
 }
 
-/// Epochs from one to another, which is no earlier one.
+/// Epochs from one to a later one.
 fn between(from: u64, to: u64) -> u32 {
-    u32::try_from(to - from).unwrap_or(u32::MAX)
+    u32::try_from(to.saturating_sub(from)).unwrap_or(u32::MAX)
 }
 
 impl Room {
@@ -164,8 +164,8 @@ impl Room {
         }
         self.fresh.iter().fold(whole, |whole, own| {
             let more = (wide(own.low, own.high) * self.freshness(generation, own.epoch)) >> 16;
-            let age = between(own.epoch, newest.max(own.epoch));
-            whole.saturating_add((more << (WHOLE_BITS - SUM_BITS)).checked_shr(age).unwrap_or(0))
+            let more = (more << (WHOLE_BITS - SUM_BITS)).checked_shr(between(own.epoch, newest)).unwrap_or(0);
+            whole.saturating_add(more)
         })
     }
 

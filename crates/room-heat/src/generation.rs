@@ -46,6 +46,11 @@ impl Generation {
         ((time_ms / self.half_life_ms) << 32) | (part / self.half_life_ms)
     }
 
+    /// Number of the epoch of a time.
+    pub(crate) fn epoch(&self, time_ms: i64) -> u64 {
+        self.half_lives(time_ms) >> 32
+    }
+
     pub(crate) fn slot(&self, time_ms: i64) -> Slot {
         Slot::at(self.half_lives(time_ms))
     }

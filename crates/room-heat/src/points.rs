@@ -31,9 +31,9 @@ impl Who<'_> {
     }
 }
 
-/// Where something that happened counts.
-pub(crate) fn slot(cx: &Context<'_>, generation: &Generation, at_ms: i64) -> Slot {
-    generation.slot(at_ms.min(cx.stream_time_ms.saturating_add(AHEAD_MS)))
+/// When something that happened counts, ms.
+pub(crate) fn counted_ms(cx: &Context<'_>, at_ms: i64) -> i64 {
+    at_ms.min(cx.stream_time_ms.saturating_add(AHEAD_MS))
 }
 
 /// Adds points (thousandths) that came at a time, or takes them away again.
@@ -47,7 +47,7 @@ pub(crate) fn change(
     if points == 0 {
         return Ok(());
     }
-    let Slot { epoch, weight } = slot(cx, generation, at_ms);
+    let Slot { epoch, weight } = generation.slot(counted_ms(cx, at_ms));
     if !room.keeps(epoch) {
         room.too_late = room.too_late.saturating_add((way == Way::Add).into());
         return Ok(());

@@ -190,7 +190,7 @@ impl<'c> Update<'_, 'c, '_> {
         let first = self.room.newest_ms == 0;
         self.room.first_ms = if first { at_ms } else { self.room.first_ms.min(at_ms) };
         self.room.newest_ms = self.room.newest_ms.max(at_ms);
-        self.room.reach(points::slot(self.cx, &self.generation, at_ms).epoch);
+        self.room.reach(self.generation.epoch(points::counted_ms(self.cx, at_ms)));
     }
 
     fn change(&mut self, way: Way, account: &str, at_ms: i64, points: u128) -> Result<(), StoreError> {

@@ -6,6 +6,7 @@ use barrage_event::rules::RuleSet;
 use barrage_event::{EnvelopeView, proto as wire};
 use barrage_projection::memory::Harness;
 use barrage_projection::{BucketTable as _, RankQuery, ReaderExt as _};
+use barrage_room_heat::proto::Room;
 use barrage_room_heat::tables::{Accounts, Generations, Rooms};
 use prost::Message as _;
 
@@ -353,6 +354,12 @@ fn a_disbanded_room_is_not_recommended_until_something_happens_in_it_again() {
     assert_eq!(order(&mut harness, "recommended", 6_000), ["room_00001"]);
 }
 
+/// The row of room 1, as it is in the store.
+fn committed_row(harness: &mut Harness) -> Room {
+    harness.commit(usize::MAX);
+    harness.store.get::<Rooms>(&(APP, &rooms_name(1))).expect("reads").expect("a row")
+}
+
 #[test]
 fn what_is_more_than_63_half_lives_old_is_gone_and_a_row_stays_small() {
     let mut harness = new(RuleSet::default());
@@ -361,14 +368,12 @@ fn what_is_more_than_63_half_lives_old_is_gone_and_a_row_stays_small() {
         for n in halves {
             happen(&mut harness, 1, 0, n * 10 * MINUTE_MS, &What::Text);
         }
-        harness.commit(usize::MAX);
-        let row = harness.store.get::<Rooms>(&(APP, &rooms_name(1))).expect("reads").expect("a row");
+        let row = committed_row(&mut harness);
         assert_eq!((row.fresh.len(), row.too_late), (fresh, 0));
         assert!(row.encode_to_vec().len() < 200, "{}", row.encode_to_vec().len());
     }
     happen(&mut harness, 1, 0, 0, &What::Text);
-    harness.commit(usize::MAX);
-    let row = harness.store.get::<Rooms>(&(APP, &rooms_name(1))).expect("reads").expect("a row");
+    let row = committed_row(&mut harness);
     assert_eq!(row.too_late, 1);
     assert_eq!(heat(&mut harness, 1, 499 * 10 * MINUTE_MS).0, 2_000);
 }
@@ -391,8 +396,7 @@ fn events_of_63_half_lives_may_come_in_any_order() {
                 );
             }
         }
-        harness.commit(usize::MAX);
-        harness.store.get::<Rooms>(&(APP, &rooms_name(1))).expect("reads").expect("a row")
+        committed_row(&mut harness)
     });
     assert_eq!(rows[0].too_late, 0);
     assert_eq!(rows[0], rows[1]);
