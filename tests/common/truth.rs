@@ -171,8 +171,7 @@ fn top_lists(differences: &mut Differences, query: &str, (room, at): (&str, i64)
     }
 }
 
-/// How long everybody was in a room. What is called back without its time is taken as it comes in, which is later by as
-/// much as the network takes.
+/// How long everybody was in a room.
 fn watch_time(differences: &mut Differences, query: &str, (room, at): (&str, i64), wanted: &Json) {
     let found = viewers(query, (room, at), "watch");
     let joined = |viewer: &&Json| viewer["joined"] == true;
