@@ -122,26 +122,41 @@ impl<T: Table> ErasedColumn for Column<T> {
     }
 }
 
-/// Memory of a row beside its slot: the cells of its columns and the bytes of what was not decoded.
-fn row_bytes(columns: usize, raw: usize) -> usize {
-    columns * size_of::<u32>() + raw
+/// What each column has of a row: its value's place there, or that there is none, or that it lies in the row's bytes. In
+/// the row's slot, for nearly all entities: elsewhere they would be a cache line more for each look at a row.
+type Cells = SmallVec<[u32; 6]>;
+
+/// What an entity has of a row.
+#[derive(Debug, Default)]
+struct Payload {
+    /// The committed value, as long as a column was not asked for.
+    raw: Option<Box<[u8]>>,
+    cells: Cells,
 }
 
-/// The rows of one entity. What a column has of a row is told by a cell: its value's place in the column, or that there
-/// is none, or that it lies in the row's bytes.
+impl Payload {
+    /// Memory beside the slot.
+    fn bytes(&self) -> usize {
+        let spilled = if self.cells.spilled() { self.cells.capacity() * size_of::<u32>() } else { 0 };
+        spilled + self.raw.as_ref().map_or(0, |raw| raw.len())
+    }
+}
+
+/// The rows of one entity.
 pub(crate) struct EntityRows {
     entity: Entity,
     /// Ids of the columns, ascending.
     ids: Vec<u8>,
-    /// The payload is the committed value, as long as a column was not asked for.
-    rows: Rows<Option<Box<[u8]>>>,
-    /// As many for each slot as there are columns.
-    cells: Vec<u32>,
+    rows: Rows<Payload>,
 }
 
 impl EntityRows {
+    fn payload(&mut self, at: usize) -> &mut Payload {
+        &mut self.rows.slots[at].payload
+    }
+
     fn cell(&mut self, at: usize, column: usize) -> &mut u32 {
-        &mut self.cells[at * self.ids.len() + column]
+        &mut self.payload(at).cells[column]
     }
 
     /// Finds the row's slot, reading it from the store when it is not in memory; makes one when it is not there either.
@@ -167,7 +182,7 @@ impl EntityRows {
     /// Puts a row in; `whole` is its bytes and its value's.
     fn add(&mut self, row: RowBytes, whole: Option<&Vec<u8>>) -> Result<usize, StoreError> {
         let value = whole.map(|whole| &whole[row.len()..]);
-        let mut cells: SmallVec<[u32; 8]> = smallvec![ABSENT; self.ids.len()];
+        let mut cells: Cells = smallvec![ABSENT; self.ids.len()];
         for part in Parts(value.unwrap_or_default()) {
             let (id, _) = part?;
             let column = self.ids.binary_search(&id).map_err(|_| StoreError::Damaged {
@@ -176,16 +191,10 @@ impl EntityRows {
             })?;
             cells[column] = UNREAD;
         }
-        let raw: Option<Box<[u8]>> = value.map(Into::into);
         let committed = whole.map_or(0, |whole| row_hash(whole, row.len()));
-        let bytes = row_bytes(self.ids.len(), raw.as_ref().map_or(0, |raw| raw.len()));
-        let at = self.rows.add(row, raw, committed, bytes);
-        let end = (at + 1) * self.ids.len();
-        if self.cells.len() < end {
-            self.cells.resize(end, ABSENT);
-        }
-        self.cells[end - self.ids.len()..end].copy_from_slice(&cells);
-        Ok(at)
+        let payload = Payload { raw: value.map(Into::into), cells };
+        let bytes = payload.bytes();
+        Ok(self.rows.add(row, payload, committed, bytes))
     }
 }
 
@@ -209,7 +218,7 @@ impl EntityOverlay {
         columns.sort_by_key(|column| column.id());
         let ids = columns.iter().map(|column| column.id()).collect();
         let ranked = (0..columns.len()).filter(|&place| columns[place].is_ranked()).collect();
-        Self { rows: EntityRows { entity, ids, rows: Rows::default(), cells: Vec::new() }, columns, ranked }
+        Self { rows: EntityRows { entity, ids, rows: Rows::default() }, columns, ranked }
     }
 
     /// The part of one table; `None` when it is not one of this overlay's.
@@ -220,9 +229,8 @@ impl EntityOverlay {
     }
 
     fn forget(&mut self, at: usize) {
-        self.rows.rows.forget(at);
-        for (place, column) in self.columns.iter_mut().enumerate() {
-            let cell = std::mem::replace(self.rows.cell(at, place), ABSENT);
+        let payload = self.rows.rows.forget(at);
+        for (column, cell) in self.columns.iter_mut().zip(payload.cells) {
             if cell < UNREAD {
                 column.forget(cell);
             }
@@ -233,16 +241,12 @@ impl EntityOverlay {
     fn close_gaps(&mut self) {
         let Self { rows, columns, .. } = self;
         let mut moved_columns: Vec<_> = columns.iter().map(|column| column.fresh()).collect();
-        let (width, before) = (columns.len(), std::mem::take(&mut rows.cells));
-        let cells = &mut rows.cells;
-        rows.rows.shrink(|from, _| {
-            let places =
-                before[from * width..(from + 1) * width].iter().zip(columns.iter_mut().zip(&mut moved_columns));
-            cells.extend(places.map(
-                |(&cell, (old, new))| {
-                    if cell < UNREAD { old.move_to(cell, new.as_mut()) } else { cell }
-                },
-            ));
+        rows.rows.shrink(|payload| {
+            for (cell, (old, new)) in payload.cells.iter_mut().zip(columns.iter_mut().zip(&mut moved_columns)) {
+                if *cell < UNREAD {
+                    *cell = old.move_to(*cell, new.as_mut());
+                }
+            }
         });
         *columns = moved_columns;
     }
@@ -250,7 +254,7 @@ impl EntityOverlay {
     /// Keeps a clean row as its bytes alone; one that the store has not needs none.
     fn pack(&mut self, at: usize) {
         // Bytes that a clean row still has are those of its value.
-        let raw = self.rows.rows.slots[at].payload.take().or_else(|| {
+        let raw = self.rows.payload(at).raw.take().or_else(|| {
             let mut value = self.rows.rows.take_scratch();
             value.clear();
             self.encode(at, &mut value);
@@ -265,15 +269,17 @@ impl EntityOverlay {
                 column.forget(std::mem::replace(cell, UNREAD));
             }
         }
-        self.rows.rows.charge(at, row_bytes(self.columns.len(), raw.len()));
-        self.rows.rows.slots[at].payload = Some(raw);
+        let payload = self.rows.payload(at);
+        payload.raw = Some(raw);
+        let bytes = payload.bytes();
+        self.rows.rows.charge(at, bytes);
     }
 
     /// Tells where a row stands in rankings, as far as that may have changed.
     fn tell_stands(&self, at: usize, sink: &mut dyn CommitSink) {
         for &place in &self.ranked {
             let column = &self.columns[place];
-            let stands = match self.rows.cells[at * self.columns.len() + place] {
+            let stands = match self.rows.rows.slots[at].payload.cells[place] {
                 UNREAD => continue,
                 ABSENT => Stands::new(),
                 cell => column.stands(cell),
@@ -284,11 +290,10 @@ impl EntityOverlay {
 
     /// Appends the value of a row; returns the memory of what is decoded, and whether anything is not.
     fn encode(&self, at: usize, out: &mut Vec<u8>) -> (usize, bool) {
-        let columns = self.columns.len();
-        let cells = &self.rows.cells[at * columns..(at + 1) * columns];
-        let raw = self.rows.rows.slots[at].payload.as_deref().unwrap_or_default();
+        let payload = &self.rows.rows.slots[at].payload;
+        let raw = payload.raw.as_deref().unwrap_or_default();
         let (mut bytes, mut unread) = (0, false);
-        for (column, &cell) in self.columns.iter().zip(cells) {
+        for (column, &cell) in self.columns.iter().zip(&payload.cells) {
             match cell {
                 ABSENT => {}
                 UNREAD => {
@@ -339,12 +344,12 @@ impl ErasedTable for EntityOverlay {
                 slot.committed = new.into();
             }
             if !unread {
-                slot.payload = None;
+                slot.payload.raw = None;
             } else if new != committed {
-                slot.payload = Some(value.into());
+                slot.payload.raw = Some(value.into());
             }
-            let raw = slot.payload.as_ref().map_or(0, |raw| raw.len());
-            self.rows.rows.charge(at, row_bytes(self.columns.len(), raw) + decoded);
+            let bytes = slot.payload.bytes() + decoded;
+            self.rows.rows.charge(at, bytes);
         }
         self.rows.rows.committed(dirty);
         self.rows.rows.give_back(whole);
@@ -352,7 +357,6 @@ impl ErasedTable for EntityOverlay {
 
     fn discard(&mut self) {
         self.rows.rows = Rows::default();
-        self.rows.cells = Vec::new();
         for column in &mut self.columns {
             column.clear();
         }
@@ -405,7 +409,7 @@ impl<'c, T: Table> Part<'c, T> {
     pub(crate) fn fetch(&mut self, backing: &dyn Backing, key: &T::Key<'_>) -> Result<usize, StoreError> {
         let at = self.rows.fetch(backing, key)?;
         if *self.rows.cell(at, self.place) == UNREAD {
-            let raw = self.rows.rows.slots[at].payload.as_deref().unwrap_or_default();
+            let raw = self.rows.payload(at).raw.as_deref().unwrap_or_default();
             let bytes = part(raw, T::ID)?.unwrap_or_default();
             let encoded = bytes.len();
             let value =
@@ -417,7 +421,7 @@ impl<'c, T: Table> Part<'c, T> {
     }
 
     fn cell(&self, at: usize) -> Option<usize> {
-        let cell = self.rows.cells[at * self.rows.ids.len() + self.place];
+        let cell = self.rows.rows.slots[at].payload.cells[self.place];
         (cell < UNREAD).then_some(cell as usize)
     }
 

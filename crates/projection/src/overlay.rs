@@ -190,7 +190,7 @@ impl<T: Table> ErasedTable for TableOverlay<T> {
 
     fn shrink(&mut self) {
         if self.rows.is_sparse() {
-            self.rows.shrink(|_, _| ());
+            self.rows.shrink(|_| ());
         }
     }
 }

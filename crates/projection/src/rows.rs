@@ -211,21 +211,21 @@ impl<P: Default> Rows<P> {
         self.slots.len() > SLOTS_KEPT && self.free.len() > self.slots.len() / 2 && self.dirty.is_empty()
     }
 
-    /// Gives the memory of free slots back. Rows get other slots: `moved` is told the old one and the new one of each.
-    pub(crate) fn shrink(&mut self, mut moved: impl FnMut(usize, usize)) {
+    /// Gives the memory of free slots back. Rows get other slots; `moved` is shown each one's payload.
+    pub(crate) fn shrink(&mut self, mut moved: impl FnMut(&mut P)) {
         let live = self.slots.len() - self.free.len();
         let old = std::mem::replace(&mut self.slots, Vec::with_capacity(live));
         self.index = HashTable::with_capacity(live);
         self.free = Vec::new();
         (self.last, self.clock) = (0, 0);
-        for (before, slot) in old.into_iter().enumerate().filter(|(_, slot)| !slot.row.is_empty()) {
+        for mut slot in old.into_iter().filter(|slot| !slot.row.is_empty()) {
             let (hash, after) = (memory_hash(&slot.row), self.slots.len());
+            moved(&mut slot.payload);
             self.slots.push(slot);
             let slots = &self.slots;
             // Fewer than there were, whose numbers fit.
             let at = u32::try_from(after).unwrap_or(u32::MAX);
             self.index.insert_unique(hash, at, |&i| memory_hash(&slots[i as usize].row));
-            moved(before, after);
         }
     }
 
