@@ -67,12 +67,9 @@ pub(crate) fn roll_up(cx: &mut Context<'_>, row: &mut Room, (app, room): (u32, &
         let Some(&hour) = row.minute_hours.first().filter(|&&hour| hour < hour_edge) else { break };
         row.minute_hours.remove(0);
         row.hours_rolled_below = row.hours_rolled_below.max(hour + 1);
+        let minutes: Vec<_> = (hour * 60..hour * 60 + 60).map(|minute| (app, room, minute)).collect();
         let mut sum = Vec::new();
-        for minute in hour * 60..hour * 60 + 60 {
-            if let Some(slice) = cx.table::<Minutes>()?.remove(&(app, room, minute))? {
-                merge(&mut sum, &slice.tallies);
-            }
-        }
+        cx.table::<Minutes>()?.remove_neighbours(&minutes, |slice| merge(&mut sum, &slice.tallies))?;
         remember(&mut row.hour_days, hour / 24);
         merge(&mut cx.table::<Hours>()?.entry(&(app, room, hour))?.tallies, &sum);
     }
@@ -80,12 +77,9 @@ pub(crate) fn roll_up(cx: &mut Context<'_>, row: &mut Room, (app, room): (u32, &
         let Some(&day) = row.hour_days.first().filter(|&&day| day < day_edge) else { break };
         row.hour_days.remove(0);
         row.days_rolled_below = row.days_rolled_below.max(day + 1);
+        let hours: Vec<_> = (day * 24..day * 24 + 24).map(|hour| (app, room, hour)).collect();
         let mut sum = Vec::new();
-        for hour in day * 24..day * 24 + 24 {
-            if let Some(slice) = cx.table::<Hours>()?.remove(&(app, room, hour))? {
-                merge(&mut sum, &slice.tallies);
-            }
-        }
+        cx.table::<Hours>()?.remove_neighbours(&hours, |slice| merge(&mut sum, &slice.tallies))?;
         merge(&mut cx.table::<Days>()?.entry(&(app, room, day))?.tallies, &sum);
     }
     Ok(())

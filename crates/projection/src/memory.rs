@@ -58,6 +58,10 @@ impl Backing for MemoryStore {
         let rows = self.rows.range(prefix.to_vec()..).take_while(|(row, _)| row.starts_with(prefix));
         rows.into_iter().try_for_each(|(row, value)| visit(row, value))
     }
+
+    fn scan_range(&self, first: &[u8], last: &[u8], visit: &mut VisitRow<'_>) -> Result<(), StoreError> {
+        self.rows.range(first.to_vec()..=last.to_vec()).try_for_each(|(row, value)| visit(row, value))
+    }
 }
 
 /// A store that counts how many rows it is asked for.
@@ -67,6 +71,8 @@ pub struct CountingStore {
     pub store: MemoryStore,
     /// Rows that it was asked for.
     pub asked: Cell<usize>,
+    /// Ranges that were walked over.
+    pub walks: Cell<usize>,
 }
 
 impl Backing for CountingStore {
@@ -77,6 +83,11 @@ impl Backing for CountingStore {
 
     fn scan(&self, prefix: &[u8], visit: &mut VisitRow<'_>) -> Result<(), StoreError> {
         self.store.scan(prefix, visit)
+    }
+
+    fn scan_range(&self, first: &[u8], last: &[u8], visit: &mut VisitRow<'_>) -> Result<(), StoreError> {
+        self.walks.set(self.walks.get() + 1);
+        self.store.scan_range(first, last, visit)
     }
 }
 

@@ -14,6 +14,7 @@ use crate::bucket::{BucketOverlay, BucketRef, BucketTable};
 use crate::codec::row_hash;
 use crate::entity::{ENTITIES, Entity};
 use crate::entity_overlay::{EntityOverlay, ErasedColumn, PACKED_ROUNDS, Part};
+use crate::key::KeyCodec as _;
 use crate::ranking::Stands;
 use crate::rows::{RowBytes, Rows};
 use crate::table::{Backing, Kind, StoreError, Table, TableDef};
@@ -91,20 +92,41 @@ impl<T: Table> TableOverlay<T> {
         }
         // The value is read behind the row for the hash.
         let mut whole = self.rows.take_scratch();
-        let row_len = whole.len();
         let row = RowBytes::from_slice(&whole);
-        let mut decoded = None;
+        let mut found = false;
         let result = backing.get(&row, &mut |bytes| {
             whole.extend_from_slice(bytes);
-            decoded = Some(T::Value::decode(bytes));
+            found = true;
         });
-        let encoded = whole.len() - row_len;
-        let committed = if decoded.is_some() { row_hash(&whole, row_len) } else { 0 };
+        let row_len = row.len();
+        let added = result.and_then(|()| self.add(row, found.then_some(&whole)));
         whole.truncate(row_len);
         self.rows.give_back(whole);
-        result?;
-        let value = decoded.transpose().map_err(|e| StoreError::Damaged { table: T::NAME, problem: e.to_string() })?;
-        Ok(self.rows.add(row, value, committed, T::MEMORY_PER_BYTE * encoded))
+        added
+    }
+
+    /// Puts a row in that is not in memory; `whole` is its bytes and its value's, where the store has one.
+    fn add(&mut self, row: RowBytes, whole: Option<&Vec<u8>>) -> Result<usize, StoreError> {
+        let Some(whole) = whole else { return Ok(self.rows.add(row, None, 0, 0)) };
+        let encoded = &whole[row.len()..];
+        let value =
+            T::Value::decode(encoded).map_err(|e| StoreError::Damaged { table: T::NAME, problem: e.to_string() })?;
+        let committed = row_hash(whole, row.len());
+        Ok(self.rows.add(row, Some(value), committed, T::MEMORY_PER_BYTE * encoded.len()))
+    }
+
+    /// Reads the rows from `first` to `last` that are not in memory, in one walk over the store.
+    fn fetch_range(&mut self, backing: &dyn Backing, first: &[u8], last: &[u8]) -> Result<(), StoreError> {
+        let mut whole = Vec::new();
+        backing.scan_range(first, last, &mut |row, value| {
+            if !self.rows.has(row) {
+                whole.clear();
+                whole.extend_from_slice(row);
+                whole.extend_from_slice(value);
+                self.add(RowBytes::from_slice(row), Some(&whole))?;
+            }
+            Ok(())
+        })
     }
 
     /// The row that is looked for, put in as the caller knows it.
@@ -193,6 +215,16 @@ impl<T: Table> ErasedTable for TableOverlay<T> {
             self.rows.shrink(|_| ());
         }
     }
+}
+
+/// Rows that are read together in one walk at most: their values are in memory at the same time.
+const WALKED_MAX: usize = 256;
+
+/// The bytes of a row of its own.
+fn row_of<T: Table>(key: &T::Key<'_>) -> Vec<u8> {
+    let mut row = vec![T::ID];
+    key.encode(&mut row);
+    row
 }
 
 /// Where a table's rows are.
@@ -297,6 +329,37 @@ impl<'c, T: Table> TableRef<'c, T> {
             self.touch(at);
         }
         Ok(value)
+    }
+
+    /// Takes out rows that are neighbours, of which there may be some, by keys that ascend; `removed` gets their values.
+    /// Instead of asking for each of them, the store is walked over from the first to the last; whatever else lies between
+    /// is read in vain.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store fails; the caller passes it on.
+    pub fn remove_neighbours(
+        &mut self,
+        keys: &[T::Key<'_>],
+        mut removed: impl FnMut(T::Value),
+    ) -> Result<(), StoreError> {
+        for keys in keys.chunks(WALKED_MAX) {
+            if let (Form::Own(overlay), [first, .., last]) = (&mut self.form, keys) {
+                overlay.fetch_range(self.backing, &row_of::<T>(first), &row_of::<T>(last))?;
+                for key in keys {
+                    // What is not in memory now is not in the store.
+                    let Some(at) = overlay.rows.find(T::ID, key) else { continue };
+                    if let Some(value) = overlay.value(at).take() {
+                        overlay.rows.touch(at);
+                        removed(value);
+                    }
+                }
+                continue;
+            }
+            for key in keys {
+                self.remove(key)?.into_iter().for_each(&mut removed);
+            }
+        }
+        Ok(())
     }
 
     /// The value of a row that the caller knows not to exist yet, made as the default, without asking the store.

@@ -83,6 +83,11 @@ impl<P: Default> Rows<P> {
         Some(self.last)
     }
 
+    /// Whether a row is in memory; it counts as unused all the same.
+    pub(crate) fn has(&self, row: &[u8]) -> bool {
+        self.index.find(memory_hash(row), |&at| *self.slots[at as usize].row == *row).is_some()
+    }
+
     /// The bytes of the row that was looked for last, and memory to encode others in; comes back with [`Self::give_back`].
     pub(crate) fn take_scratch(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.scratch)

@@ -125,6 +125,12 @@ pub trait Backing {
     /// # Errors
     /// [`StoreError::Io`] when the store fails; or what `visit` returns.
     fn scan(&self, prefix: &[u8], visit: &mut VisitRow<'_>) -> Result<(), StoreError>;
+
+    /// Visits the rows from `first` to `last`, these two included, in order.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] when the store fails; or what `visit` returns.
+    fn scan_range(&self, first: &[u8], last: &[u8], visit: &mut VisitRow<'_>) -> Result<(), StoreError>;
 }
 
 /// How the rows of a declared table are kept in memory.

@@ -28,6 +28,8 @@ enum Step {
     AddToExisting(u64),
     Set(u64),
     Remove,
+    /// So many rows, beginning with this one.
+    RemoveNeighbours(u32),
     /// Made without asking when the model has none.
     New(u64),
     /// Removed without asking when the model has it.
@@ -53,6 +55,7 @@ fn action() -> impl Strategy<Value = Action> {
         2 => value().prop_map(Step::AddToExisting),
         2 => value().prop_map(Step::Set),
         2 => Just(Step::Remove),
+        2 => (0_u32..6).prop_map(Step::RemoveNeighbours),
         3 => value().prop_map(Step::New),
         3 => Just(Step::RemoveKnown),
     ];
@@ -93,6 +96,13 @@ where
             model.insert(place, value);
         }
         Step::Remove => prop_assert_eq!(rows.remove(key).expect("works"), model.remove(&place)),
+        Step::RemoveNeighbours(count) => {
+            let keys: Vec<_> = (place.1..place.1 + count).map(|number| (number, ACCOUNT)).collect();
+            let known: Vec<u64> = keys.iter().filter_map(|(number, _)| model.remove(&(place.0, *number))).collect();
+            let mut values = Vec::new();
+            rows.remove_neighbours(&keys, |value| values.push(value)).expect("works");
+            prop_assert_eq!(values, known);
+        }
         Step::New(value) => {
             if let std::collections::btree_map::Entry::Vacant(entry) = model.entry(place) {
                 *rows.entry_known_new(key).expect("works") = value;
@@ -253,6 +263,30 @@ fn rows_that_fit_as_bytes_are_seldom_read_again() {
 }
 
 /// Same changes, same bytes, whatever of a row was read and whenever it was committed.
+#[test]
+fn neighbours_are_taken_out_in_few_walks() {
+    let mut tables = Tables::new(&[TableDef::of::<Own>()]).expect("one table");
+    let (mut backing, mut hash) = (CountingStore::default(), StateHash::default());
+    for number in 0..1_000 {
+        tables.table::<Own>(&backing).expect("declared").set(&(number, ACCOUNT), u64::from(number)).expect("works");
+    }
+    tables.commit(&|_| true, &mut backing.store, &mut hash);
+    tables.evict(0);
+    // One of them lies in memory again, with a change; half of the keys have no row.
+    tables.table::<Own>(&backing).expect("declared").set(&(950, ACCOUNT), 1).expect("works");
+    let asked = backing.asked.get();
+    let keys: Vec<_> = (400..1_600).map(|number| (number, ACCOUNT)).collect();
+    let mut values = Vec::new();
+    let mut rows = tables.table::<Own>(&backing).expect("declared");
+    rows.remove_neighbours(&keys, |value| values.push(value)).expect("works");
+    let expected = (400..1_000).map(|number| if number == 950 { 1 } else { number });
+    assert_eq!(values, expected.collect::<Vec<_>>());
+    assert_eq!((backing.asked.get() - asked, backing.walks.get()), (0, 5));
+    tables.commit(&|_| true, &mut backing.store, &mut hash);
+    assert_eq!(hash, hash_of(&backing.store));
+    assert_eq!(read::<Own>(&backing.store, 0).len(), 400);
+}
+
 #[test]
 fn parts_lie_in_the_order_of_their_tables() {
     let defs = [TableDef::of::<First>(), TableDef::of::<Second>()];

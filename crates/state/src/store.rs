@@ -260,6 +260,16 @@ impl Backing for Store {
             visit(row, value).map(|()| ControlFlow::Continue(()))
         })
     }
+
+    fn scan_range(&self, first: &[u8], last: &[u8], visit: &mut VisitRow<'_>) -> Result<(), StoreError> {
+        let mut options = ReadOptions::default();
+        // The bound itself is not visited; `last` is.
+        options.set_iterate_range(first..[last, &[0]].concat().as_slice());
+        options.set_total_order_seek(true);
+        walk(self.db.iterator_opt(IteratorMode::Start, options), &mut |row, value| {
+            visit(row, value).map(|()| ControlFlow::Continue(()))
+        })
+    }
 }
 
 /// Keeps an iterator inside a prefix.

@@ -214,11 +214,10 @@ impl<L: Layout> Identities<L> {
         for bucket in over {
             let row = tables.table::<L::Buckets>(backing)?.remove(&(bucket,))?;
             let counts = row.map(|row| row.counts).unwrap_or_default();
-            for (shard, count) in (0..=u8::MAX).zip(counts) {
-                for block in 0..count.div_ceil(BLOCK_IDENTITIES) {
-                    tables.table::<L::Blocks>(backing)?.remove(&(bucket, shard, block))?;
-                }
-            }
+            let blocks = (0..=u8::MAX).zip(counts).flat_map(|(shard, count)| {
+                (0..count.div_ceil(BLOCK_IDENTITIES)).map(move |block| (bucket, shard, block))
+            });
+            tables.table::<L::Blocks>(backing)?.remove_neighbours(&blocks.collect::<Vec<_>>(), |_| ())?;
             let number = bucket / FILTER_BUCKETS;
             let Some(group) = self.groups.get_mut(&number) else { continue };
             *group.bucket(bucket) = None;
