@@ -64,7 +64,7 @@ fn crash(server: Server) -> Result<()> {
 /// Reports memory with a million accounts that have spoken.
 pub(crate) fn memory(report: &mut Report, dir: &Path) -> Result<()> {
     let users = if report.quick() { 100_000 } else { 1_000_000 };
-    let crowd = Crowd { rooms: users / 100, users, pairs: users };
+    let crowd = Crowd::staying(users / 100, users, users);
     report.section("memory", "a server that has applied one message of every account");
     report.figure("accounts", users as f64, "");
     report.figure("rooms", crowd.rooms as f64, "");

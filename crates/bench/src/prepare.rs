@@ -238,10 +238,12 @@ pub(crate) fn cold(dir: &Path, crowd: Crowd, more: u64) -> Result<Cold> {
 /// Fills the log of `dir`, which has one partition of each topic, with records of mixed traffic without bodies: as many as
 /// fit a small disk.
 ///
-/// 100,000 of them have the span of all time windows: those are full from the first place on that is measured.
+/// 100,000 of them take an hour, longer than what is waited for and looked for in minutes: that is as much from the first
+/// place on that is measured.
 pub(crate) fn long(dir: &Path, crowd: Crowd, records: u64) -> Result<Prepared> {
     const TOGETHER: usize = 500;
-    let mut filler = Filler::new(dir, 1, SPAN_MS * i64::try_from(records / 100_000 + 1).unwrap_or(1))?;
+    const HOUR_MS: i64 = 3_600_000;
+    let mut filler = Filler::new(dir, 1, HOUR_MS * i64::try_from(records / 100_000 + 1).unwrap_or(1))?;
     let mut traffic = Traffic::new(crowd, 11);
     let mut batch = AppendBatch::new();
     while filler.records() < records {

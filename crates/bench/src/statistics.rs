@@ -51,7 +51,9 @@ const TURNS: u64 = 5;
 /// Of these, so many before it is the other one's turn.
 const SLICE: u64 = 2_000;
 
-/// A long log, without bodies: the cost of a record after so many. Of accounts whose rows fit into the overlay, and of more.
+/// A long log, without bodies: the cost of a record after so many. Of viewers who come and go, which is what a log's length
+/// alone costs; and of accounts that are all there from the beginning, whose rows fill: so many that they fit into the
+/// overlay, and more.
 ///
 /// Two readings a minute apart tell more of this machine's neighbours than of the log. So at every place a new store that
 /// has applied 100,000 records goes on beside the old one, a few records in turn: whatever slows one down slows the other.
@@ -63,7 +65,12 @@ pub(crate) fn curve(report: &mut Report, dir: &Path) -> Result<()> {
         "one log through all statistics; a record around the place named, to one of a new store beside",
     );
     let all = places.last().copied().unwrap_or_default();
-    for crowd in [Crowd::HOT, Crowd::EVENING] {
+    let crowds = [
+        ("2,000 of ever new accounts", Crowd::PASSING),
+        ("20,000 accounts", Crowd::HOT),
+        ("100,000 accounts", Crowd::EVENING),
+    ];
+    for (who, crowd) in crowds {
         let dir = dir.join(crowd.users.to_string());
         prepare::long(&dir, crowd, all + TURNS * WINDOW)?;
         let log = open(&dir, 1)?;
@@ -85,7 +92,7 @@ pub(crate) fn curve(report: &mut Report, dir: &Path) -> Result<()> {
                 drop(new);
                 std::fs::remove_dir_all(dir.join(name))?;
             }
-            let name = format!("{} accounts, at {place} records", crowd.users);
+            let name = format!("{who}, at {place} records");
             report.figure(&name, late.ns(), "ns");
             report.figure(format!("{name}, to a new store"), late.ns() / early.ns(), "times");
         }
@@ -99,7 +106,7 @@ pub(crate) fn curve(report: &mut Report, dir: &Path) -> Result<()> {
 pub(crate) fn ranking(report: &mut Report, dir: &Path) -> Result<()> {
     report.section("ranking", "the hottest 50 of 10,000 rooms, asked again and again while callbacks come in");
     let rooms = if report.quick() { 1_000 } else { 10_000 };
-    let crowd = Crowd { rooms, users: rooms * 5, pairs: rooms * 10 };
+    let crowd = Crowd::staying(rooms, rooms * 5, rooms * 10);
     let mut server = Server::start(Kind::Whole, dir)?;
     server.wait_ready()?;
     let query = server.query().context("the whole server was built")?.to_owned();

@@ -41,26 +41,37 @@ impl Random {
     }
 }
 
-/// Who talks where: `pairs` (room, account) pairs over `rooms` rooms and `users` accounts.
+/// Who talks where: `pairs` (room, account) pairs at a time, over `rooms` rooms and `users` accounts.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Crowd {
     pub(crate) rooms: u64,
     pub(crate) users: u64,
     pub(crate) pairs: u64,
+    /// After so many callbacks the pair that is longest there gives way to a new one, so that each causes about so many;
+    /// `None`: all stay.
+    pub(crate) stay: Option<u64>,
 }
 
 impl Crowd {
     /// 200 rooms with 100 viewers each.
-    pub(crate) const HOT: Self = Self { rooms: 200, users: 20_000, pairs: 20_000 };
+    pub(crate) const HOT: Self = Self::staying(200, 20_000, 20_000);
 
     /// Far more than an overlay of 32 MiB holds.
-    pub(crate) const COLD: Self = Self { rooms: 100_000, users: 500_000, pairs: 2_000_000 };
+    pub(crate) const COLD: Self = Self::staying(100_000, 500_000, 2_000_000);
 
     /// The same, to try.
-    pub(crate) const COLD_QUICK: Self = Self { rooms: 10_000, users: 50_000, pairs: 100_000 };
+    pub(crate) const COLD_QUICK: Self = Self::staying(10_000, 50_000, 100_000);
 
     /// Rooms of a busy evening, for the load over HTTP.
-    pub(crate) const EVENING: Self = Self { rooms: 2_000, users: 100_000, pairs: 100_000 };
+    pub(crate) const EVENING: Self = Self::staying(2_000, 100_000, 100_000);
+
+    /// 2,000 viewers at a time who come, cause 20 callbacks each, and go, as in a room that is open to everybody: after
+    /// 64,000 records those who are there are as long there as ever after.
+    pub(crate) const PASSING: Self = Self { stay: Some(20), ..Self::staying(200, 1_000_000, 2_000) };
+
+    pub(crate) const fn staying(rooms: u64, users: u64, pairs: u64) -> Self {
+        Self { rooms, users, pairs, stay: None }
+    }
 
     fn room(self, pair: u64) -> u64 {
         pair % self.rooms
@@ -112,6 +123,7 @@ pub(crate) struct Traffic {
     random: Random,
     /// Distinguishes streams of one run from each other.
     stream: u32,
+    callbacks: u64,
     messages: u64,
     others: u64,
     sent: VecDeque<Sent>,
@@ -120,12 +132,13 @@ pub(crate) struct Traffic {
 impl Traffic {
     pub(crate) fn new(crowd: Crowd, stream: u32) -> Self {
         let random = Random::new(SEED ^ u64::from(stream) << 32);
-        Self { crowd, random, stream, messages: 0, others: 0, sent: VecDeque::new() }
+        Self { crowd, random, stream, callbacks: 0, messages: 0, others: 0, sent: VecDeque::new() }
     }
 
     /// Writes the body of the next callback.
     pub(crate) fn next(&mut self, at_ms: i64, body: &mut Vec<u8>) -> Kind {
         body.clear();
+        self.callbacks += 1;
         let platform = PLATFORMS[usize::try_from(self.random.below(4)).unwrap_or(0)];
         let die = self.random.below(100);
         let command = match die {
@@ -168,7 +181,8 @@ impl Traffic {
     }
 
     fn pair(&mut self) -> u64 {
-        self.random.below(self.crowd.pairs)
+        let gone = self.crowd.stay.map_or(0, |stay| self.callbacks / stay);
+        gone + self.random.below(self.crowd.pairs)
     }
 
     fn message(&self, command: &str, sent: Sent, out: &mut Vec<u8>) {
@@ -323,6 +337,25 @@ mod tests {
             let pairs: HashSet<_> = (0..crowd.pairs).map(|pair| (crowd.room(pair), crowd.user(pair))).collect();
             assert_eq!(pairs.len() as u64, crowd.pairs, "{crowd:?}");
         }
+    }
+
+    #[test]
+    fn viewers_who_pass_cause_as_many_callbacks_each_whenever_they_come() {
+        let mut traffic = Traffic::new(Crowd::PASSING, 1);
+        let mut body = Vec::new();
+        let mut callbacks: HashMap<String, u32> = HashMap::new();
+        for _ in 0..200_000 {
+            traffic.next(1_735_689_600_000, &mut body);
+            let text = String::from_utf8_lossy(&body);
+            let (_, account) = text.split_once("user_").unwrap();
+            *callbacks.entry(account[..8].to_owned()).or_default() += 1;
+        }
+        let of = |pair: u64| callbacks.get(&format!("{:08}", Crowd::PASSING.user(pair))).copied().unwrap_or(0);
+        for first in (2_000..10_000).step_by(1_000) {
+            let sum: u32 = (first..first + 1_000).map(of).sum();
+            assert!((18_000..22_000).contains(&sum), "the thousand from {first} on caused {sum}");
+        }
+        assert_eq!((12_000..1_000_000).map(of).sum::<u32>(), 0);
     }
 
     #[test]
