@@ -47,8 +47,8 @@ pub(crate) struct Crowd {
     pub(crate) rooms: u64,
     pub(crate) users: u64,
     pub(crate) pairs: u64,
-    /// After so many callbacks the pair that is longest there gives way to a new one, so that each causes about so many;
-    /// `None`: all stay.
+    /// With every so many callbacks of all, the pair that is longest there gives way to a new one, so that each causes about
+    /// so many; `None`: all stay.
     pub(crate) stay: Option<u64>,
 }
 
