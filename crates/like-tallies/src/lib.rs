@@ -49,7 +49,7 @@ impl Statistic for LikeTallies {
     }
 
     fn state_version(&self) -> u32 {
-        2
+        3
     }
 
     fn projections(&self) -> Vec<Box<dyn Projection>> {

@@ -58,9 +58,7 @@ impl Viewer {
     pub(crate) fn add_likes(&mut self, stated: u64, count: u64, at: (u32, u32)) {
         add(&mut self.likes_named, stated);
         add(&mut self.likes, count);
-        if let Some(hour) = self.hour(at) {
-            add(&mut hour.likes, count);
-        }
+        self.add_to_hour(at, &Hour { likes: count, ..Hour::default() });
     }
 
     pub(crate) fn add_gift(&mut self, message: bool, added: &Added, hours_from: u32) {
@@ -72,18 +70,10 @@ impl Viewer {
             && hour_of(from_ms) != to
         {
             self.take_from_hour(hour_of(from_ms), count, value);
-            self.add_to_hour((to, hours_from), count, value);
+            self.add_to_hour((to, hours_from), &Hour { gift_count: count, gift_value: value, ..Hour::default() });
         }
-        if added.count > 0 || added.value > 0 {
-            self.add_to_hour((to, hours_from), added.count, added.value);
-        }
-    }
-
-    fn add_to_hour(&mut self, at: (u32, u32), count: u64, value: u64) {
-        if let Some(hour) = self.hour(at) {
-            add(&mut hour.gift_count, count);
-            add(&mut hour.gift_value, value);
-        }
+        let did = Hour { gift_count: added.count, gift_value: added.value, ..Hour::default() };
+        self.add_to_hour((to, hours_from), &did);
     }
 
     /// Takes out what a combo had put into an hour that is not its own.
@@ -97,12 +87,13 @@ impl Viewer {
         }
     }
 
-    /// The hour, made when it is new; `None` when it is before those that are kept. Older ones go.
-    fn hour(&mut self, (number, hours_from): (u32, u32)) -> Option<&mut Hour> {
+    /// Adds what was done in an hour to it where it is among those that are kept; older ones go. An hour of nothing is none,
+    /// as the one that a combo left: else its row would tell in which order likes that count nothing came.
+    fn add_to_hour(&mut self, (number, hours_from): (u32, u32), did: &Hour) {
         let over = self.hours.iter().take_while(|hour| hour.hour < hours_from).count();
         self.hours.drain(..over);
-        if number < hours_from {
-            return None;
+        if number < hours_from || *did == Hour::default() {
+            return;
         }
         let at = match self.hours.binary_search_by_key(&number, |hour| hour.hour) {
             Ok(at) => at,
@@ -111,6 +102,9 @@ impl Viewer {
                 at
             }
         };
-        Some(&mut self.hours[at])
+        let hour = &mut self.hours[at];
+        add(&mut hour.likes, did.likes);
+        add(&mut hour.gift_count, did.gift_count);
+        add(&mut hour.gift_value, did.gift_value);
     }
 }

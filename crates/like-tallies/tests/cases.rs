@@ -258,6 +258,28 @@ fn combos_that_are_too_many_are_forgotten_aloud() {
 }
 
 #[test]
+fn an_hour_in_which_nothing_counted_is_none_in_whatever_order_it_came() {
+    // A combo that turns out to have begun in the hour before, and a like that counts nothing in the hour that it leaves.
+    let run = |order: [usize; 3]| {
+        let mut rooms = new(RoomTallies);
+        for number in order {
+            let (ms, event) = match number {
+                0 => (500, gift(2, 20, "c-1")),
+                1 => (-500, gift(1, 10, "c-1")),
+                _ => (900, likes(0)),
+            };
+            apply(&mut rooms, 60 * MINUTE_MS + ms, 61 * MINUTE_MS, event);
+        }
+        rooms.commit(usize::MAX);
+        rooms.store
+    };
+    let expected = run([0, 1, 2]);
+    for order in [[0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+        assert_eq!(run(order), expected, "{order:?}");
+    }
+}
+
+#[test]
 fn combos_that_come_an_hour_late_are_still_one_gift_each() {
     // Two ingests drain their spools: one is an hour ahead of the other.
     let mut rooms = new(RoomTallies);
