@@ -142,19 +142,20 @@ impl Traffic {
         let platform = PLATFORMS[usize::try_from(self.random.below(4)).unwrap_or(0)];
         let die = self.random.below(100);
         let command = match die {
-            // Half the messages' callbacks are deliveries, once there is something to deliver.
-            0..90 if die % 2 == 1 && self.sent.len() > DELIVERY_LAG => {
-                let sent = self.sent.pop_front().unwrap_or(Sent { pair: 0, number: 0, at_ms });
-                self.message(AFTER, sent, body);
-                AFTER
-            }
-            0..90 => {
-                let sent = Sent { pair: self.pair(), number: self.messages, at_ms };
-                self.messages += 1;
-                self.sent.push_back(sent);
-                self.message(BEFORE, sent, body);
-                BEFORE
-            }
+            // By turns: by a die, the number of those on their way would wander off, and a delivery take longer and longer.
+            0..90 => match self.delivery() {
+                Some(sent) => {
+                    self.message(AFTER, sent, body);
+                    AFTER
+                }
+                None => {
+                    let sent = Sent { pair: self.pair(), number: self.messages, at_ms };
+                    self.messages += 1;
+                    self.sent.push_back(sent);
+                    self.message(BEFORE, sent, body);
+                    BEFORE
+                }
+            },
             90..94 => {
                 self.membership(JOIN, "JoinType\":\"Apply", "NewMemberList", at_ms, body);
                 JOIN
@@ -178,6 +179,11 @@ impl Traffic {
         self.messages += 1;
         self.message(AFTER, sent, body);
         Kind { command: AFTER, platform: PLATFORMS[0] }
+    }
+
+    /// The message that is delivered next, when it is its turn.
+    fn delivery(&mut self) -> Option<Sent> {
+        if self.sent.len() > DELIVERY_LAG { self.sent.pop_front() } else { None }
     }
 
     fn pair(&mut self) -> u64 {
@@ -327,6 +333,17 @@ mod tests {
             assert!((found - expected).abs() < 500, "{command}: {found}");
         }
         assert!((400..500).contains(&(bytes / 20_000)), "{} bytes a body", bytes / 20_000);
+    }
+
+    #[test]
+    fn a_delivery_takes_as_long_late_as_early() {
+        let mut traffic = Traffic::new(Crowd::HOT, 1);
+        let mut body = Vec::new();
+        for callback in 0..200_000 {
+            traffic.next(1_735_689_600_000, &mut body);
+            let on_their_way = traffic.sent.len();
+            assert!(on_their_way <= DELIVERY_LAG + 1, "{on_their_way} messages after {callback} callbacks");
+        }
     }
 
     #[test]
