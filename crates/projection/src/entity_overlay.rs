@@ -18,10 +18,40 @@ use crate::table::{Backing, StoreError, Table};
 /// fraction of its memory, and is decoded again in a tenth of the time that reading it would take.
 pub(crate) const PACKED_ROUNDS: u8 = 16;
 
-/// A column has nothing of this row.
-const ABSENT: u32 = u32::MAX;
-/// What a column has of this row lies in its bytes and was not asked for yet.
-const UNREAD: u32 = u32::MAX - 1;
+/// What a column has of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Cell(u32);
+
+impl Cell {
+    /// Nothing.
+    const ABSENT: Self = Self(u32::MAX);
+    /// What lies in the row's bytes and was not asked for yet.
+    const UNREAD: Self = Self(u32::MAX - 1);
+    /// Beside a value's place: it may have changed since the last commit.
+    const CHANGED: u32 = 1 << 31;
+
+    /// The value's place in its column.
+    fn place(self) -> Option<u32> {
+        (self != Self::ABSENT && self != Self::UNREAD).then_some(self.0 & !Self::CHANGED)
+    }
+
+    /// A place that may have changed.
+    fn changed(self) -> Option<u32> {
+        self.place().filter(|_| self.0 & Self::CHANGED != 0)
+    }
+
+    fn change(&mut self) {
+        if self.place().is_some() {
+            self.0 |= Self::CHANGED;
+        }
+    }
+
+    fn committed(&mut self) {
+        if let Some(place) = self.place() {
+            self.0 = place;
+        }
+    }
+}
 
 /// The decoded values of one table.
 pub(crate) struct Column<T: Table> {
@@ -42,8 +72,8 @@ impl<T: Table> Column<T> {
             return at;
         }
         self.values.push(value);
-        // As many as there are slots at most, whose numbers fit.
-        u32::try_from(self.values.len() - 1).unwrap_or(ABSENT)
+        // As many as there are slots at most: 2^31 of them are beyond any budget.
+        u32::try_from(self.values.len() - 1).unwrap_or(u32::MAX)
     }
 
     fn take(&mut self, at: u32) -> T::Value {
@@ -59,6 +89,8 @@ pub(crate) trait ErasedColumn: Any + Send {
     fn id(&self) -> u8;
     /// Appends a value with its length; returns the memory that it takes, estimated.
     fn encode(&self, at: u32, out: &mut Vec<u8>) -> usize;
+    /// Memory of a decoded value of which this many bytes are encoded, estimated.
+    fn bytes(&self, encoded: usize) -> usize;
     /// Whether its rows stand in rankings.
     fn is_ranked(&self) -> bool;
     /// Where a value stands in them.
@@ -67,8 +99,8 @@ pub(crate) trait ErasedColumn: Any + Send {
     fn forget(&mut self, at: u32);
     /// An empty column of the same table.
     fn fresh(&self) -> Box<dyn ErasedColumn>;
-    /// Moves a value to another column of the same table; returns its place there.
-    fn move_to(&mut self, at: u32, other: &mut dyn ErasedColumn) -> u32;
+    /// Moves a value to another column of the same table; returns its place there, `None` when that is one of another table.
+    fn move_to(&mut self, at: u32, other: &mut dyn ErasedColumn) -> Option<u32>;
     /// Drops all.
     fn clear(&mut self);
 }
@@ -95,6 +127,10 @@ impl<T: Table> ErasedColumn for Column<T> {
         value_bytes::<T>(out.len() - before)
     }
 
+    fn bytes(&self, encoded: usize) -> usize {
+        value_bytes::<T>(encoded)
+    }
+
     fn is_ranked(&self) -> bool {
         T::STANDS.is_some()
     }
@@ -111,10 +147,9 @@ impl<T: Table> ErasedColumn for Column<T> {
         Box::new(Self::default())
     }
 
-    fn move_to(&mut self, at: u32, other: &mut dyn ErasedColumn) -> u32 {
+    fn move_to(&mut self, at: u32, other: &mut dyn ErasedColumn) -> Option<u32> {
         let value = self.take(at);
-        // One of another table is never given; without its place the value counts as absent.
-        other.as_any_mut().downcast_mut::<Self>().map_or(ABSENT, |other| other.put(value))
+        other.as_any_mut().downcast_mut::<Self>().map(|other| other.put(value))
     }
 
     fn clear(&mut self) {
@@ -122,23 +157,24 @@ impl<T: Table> ErasedColumn for Column<T> {
     }
 }
 
-/// What each column has of a row: its value's place there, or that there is none, or that it lies in the row's bytes. In
-/// the row's slot, for nearly all entities: elsewhere they would be a cache line more for each look at a row.
-type Cells = SmallVec<[u32; 6]>;
+/// What each column has of a row. In the row's slot, for nearly all entities: elsewhere they would be a cache line more for
+/// each look at a row.
+type Cells = SmallVec<[Cell; 6]>;
 
 /// What an entity has of a row.
 #[derive(Debug, Default)]
 struct Payload {
-    /// The committed value, as long as a column was not asked for.
-    raw: Option<Box<[u8]>>,
+    /// The committed value, empty when the store has none: columns that were not asked for are decoded from it, and a commit
+    /// takes from it what did not change, which is most of a row that has become long.
+    raw: Vec<u8>,
     cells: Cells,
 }
 
 impl Payload {
     /// Memory beside the slot.
     fn bytes(&self) -> usize {
-        let spilled = if self.cells.spilled() { self.cells.capacity() * size_of::<u32>() } else { 0 };
-        spilled + self.raw.as_ref().map_or(0, |raw| raw.len())
+        let spilled = if self.cells.spilled() { self.cells.capacity() * size_of::<Cell>() } else { 0 };
+        spilled + self.raw.capacity()
     }
 }
 
@@ -155,7 +191,7 @@ impl EntityRows {
         &mut self.rows.slots[at].payload
     }
 
-    fn cell(&mut self, at: usize, column: usize) -> &mut u32 {
+    fn cell(&mut self, at: usize, column: usize) -> &mut Cell {
         &mut self.payload(at).cells[column]
     }
 
@@ -182,17 +218,17 @@ impl EntityRows {
     /// Puts a row in; `whole` is its bytes and its value's.
     fn add(&mut self, row: RowBytes, whole: Option<&Vec<u8>>) -> Result<usize, StoreError> {
         let value = whole.map(|whole| &whole[row.len()..]);
-        let mut cells: Cells = smallvec![ABSENT; self.ids.len()];
+        let mut cells: Cells = smallvec![Cell::ABSENT; self.ids.len()];
         for part in Parts(value.unwrap_or_default()) {
             let (id, _) = part?;
             let column = self.ids.binary_search(&id).map_err(|_| StoreError::Damaged {
                 table: self.entity.name(),
                 problem: format!("it has a part of table {id}, which no projection declares"),
             })?;
-            cells[column] = UNREAD;
+            cells[column] = Cell::UNREAD;
         }
         let committed = whole.map_or(0, |whole| row_hash(whole, row.len()));
-        let payload = Payload { raw: value.map(Into::into), cells };
+        let payload = Payload { raw: value.unwrap_or_default().to_vec(), cells };
         let bytes = payload.bytes();
         Ok(self.rows.add(row, payload, committed, bytes))
     }
@@ -231,8 +267,8 @@ impl EntityOverlay {
     fn forget(&mut self, at: usize) {
         let payload = self.rows.rows.forget(at);
         for (column, cell) in self.columns.iter_mut().zip(payload.cells) {
-            if cell < UNREAD {
-                column.forget(cell);
+            if let Some(place) = cell.place() {
+                column.forget(place);
             }
         }
     }
@@ -243,8 +279,9 @@ impl EntityOverlay {
         let mut moved_columns: Vec<_> = columns.iter().map(|column| column.fresh()).collect();
         rows.rows.shrink(|payload| {
             for (cell, (old, new)) in payload.cells.iter_mut().zip(columns.iter_mut().zip(&mut moved_columns)) {
-                if *cell < UNREAD {
-                    *cell = old.move_to(*cell, new.as_mut());
+                // No row waits for a commit here, so that no value has changed.
+                if let Some(place) = cell.place() {
+                    *cell = old.move_to(place, new.as_mut()).map_or(Cell::UNREAD, Cell);
                 }
             }
         });
@@ -253,24 +290,18 @@ impl EntityOverlay {
 
     /// Keeps a clean row as its bytes alone; one that the store has not needs none.
     fn pack(&mut self, at: usize) {
-        // Bytes that a clean row still has are those of its value.
-        let raw = self.rows.payload(at).raw.take().or_else(|| {
-            let mut value = self.rows.rows.take_scratch();
-            value.clear();
-            self.encode(at, &mut value);
-            let raw = (!value.is_empty()).then(|| value.as_slice().into());
-            self.rows.rows.give_back(value);
-            raw
-        });
-        let Some(raw) = raw else { return self.forget(at) };
+        if self.rows.payload(at).raw.is_empty() {
+            return self.forget(at);
+        }
         for (place, column) in self.columns.iter_mut().enumerate() {
             let cell = self.rows.cell(at, place);
-            if *cell < UNREAD {
-                column.forget(std::mem::replace(cell, UNREAD));
+            if let Some(place) = cell.place() {
+                column.forget(place);
+                *cell = Cell::UNREAD;
             }
         }
         let payload = self.rows.payload(at);
-        payload.raw = Some(raw);
+        payload.raw.shrink_to_fit();
         let bytes = payload.bytes();
         self.rows.rows.charge(at, bytes);
     }
@@ -280,33 +311,35 @@ impl EntityOverlay {
         for &place in &self.ranked {
             let column = &self.columns[place];
             let stands = match self.rows.rows.slots[at].payload.cells[place] {
-                UNREAD => continue,
-                ABSENT => Stands::new(),
-                cell => column.stands(cell),
+                Cell::ABSENT => Stands::new(),
+                cell => match cell.changed() {
+                    Some(place) => column.stands(place),
+                    None => continue,
+                },
             };
             sink.stands(column.id(), self.rows.rows.slots[at].row(), stands);
         }
     }
 
-    /// Appends the value of a row; returns the memory of what is decoded, and whether anything is not.
-    fn encode(&self, at: usize, out: &mut Vec<u8>) -> (usize, bool) {
+    /// Appends the value of a row: what may have changed from the columns, the rest from its bytes. Returns the memory of what
+    /// is decoded.
+    fn encode(&self, at: usize, out: &mut Vec<u8>) -> usize {
         let payload = &self.rows.rows.slots[at].payload;
-        let raw = payload.raw.as_deref().unwrap_or_default();
-        let (mut bytes, mut unread) = (0, false);
+        let mut decoded = 0;
+        // Both are in the order of the tables' ids; the bytes were walked over when the row was read, or written here.
+        let mut parts = Parts(&payload.raw).flatten().peekable();
         for (column, &cell) in self.columns.iter().zip(&payload.cells) {
-            match cell {
-                ABSENT => {}
-                UNREAD => {
-                    unread = true;
-                    // It was found when the row was read.
-                    if let Ok(Some(part)) = part(raw, column.id()) {
-                        put_part(column.id(), part, out);
-                    }
-                }
-                at => bytes += column.encode(at, out),
+            let id = column.id();
+            while parts.next_if(|&(part, _)| part < id).is_some() {}
+            let part = parts.next_if(|&(part, _)| part == id);
+            if let Some(place) = cell.changed() {
+                decoded += column.encode(place, out);
+            } else if let (Some((id, part)), true) = (part, cell != Cell::ABSENT) {
+                put_part(id, part, out);
+                decoded += cell.place().map_or(0, |_| column.bytes(part.len()));
             }
         }
-        (bytes, unread)
+        decoded
     }
 }
 
@@ -324,7 +357,7 @@ impl ErasedTable for EntityOverlay {
             whole.clear();
             whole.extend_from_slice(self.rows.rows.slots[at].row());
             let row_len = whole.len();
-            let (decoded, unread) = self.encode(at, &mut whole);
+            let decoded = self.encode(at, &mut whole);
             let slot = &mut self.rows.rows.slots[at];
             let committed = u128::from(slot.committed);
             if whole.len() == row_len {
@@ -336,17 +369,15 @@ impl ErasedTable for EntityOverlay {
                 self.forget(at);
                 continue;
             }
+            slot.payload.cells.iter_mut().for_each(Cell::committed);
             let new = row_hash(&whole, row_len);
-            let (row, value) = whole.split_at(row_len);
             if new != committed {
+                let (row, value) = whole.split_at(row_len);
                 sink.put(row, value);
                 hash.change(committed, new);
                 slot.committed = new.into();
-            }
-            if !unread {
-                slot.payload.raw = None;
-            } else if new != committed {
-                slot.payload.raw = Some(value.into());
+                slot.payload.raw.clear();
+                slot.payload.raw.extend_from_slice(value);
             }
             let bytes = slot.payload.bytes() + decoded;
             self.rows.rows.charge(at, bytes);
@@ -408,47 +439,45 @@ impl<'c, T: Table> Part<'c, T> {
     /// Finds the row's slot and decodes this table's part of it.
     pub(crate) fn fetch(&mut self, backing: &dyn Backing, key: &T::Key<'_>) -> Result<usize, StoreError> {
         let at = self.rows.fetch(backing, key)?;
-        if *self.rows.cell(at, self.place) == UNREAD {
-            let raw = self.rows.payload(at).raw.as_deref().unwrap_or_default();
-            let bytes = part(raw, T::ID)?.unwrap_or_default();
+        if *self.rows.cell(at, self.place) == Cell::UNREAD {
+            let bytes = part(&self.rows.payload(at).raw, T::ID)?.unwrap_or_default();
             let encoded = bytes.len();
             let value =
                 T::Value::decode(bytes).map_err(|e| StoreError::Damaged { table: T::NAME, problem: e.to_string() })?;
-            *self.rows.cell(at, self.place) = self.column.put(value);
+            *self.rows.cell(at, self.place) = Cell(self.column.put(value));
             self.rows.rows.charge_more(at, value_bytes::<T>(encoded));
         }
         Ok(at)
     }
 
-    fn cell(&self, at: usize) -> Option<usize> {
-        let cell = self.rows.rows.slots[at].payload.cells[self.place];
-        (cell < UNREAD).then_some(cell as usize)
+    fn cell(&self, at: usize) -> Option<u32> {
+        self.rows.rows.slots[at].payload.cells[self.place].place()
     }
 
-    /// The value, made as the default when there is none.
+    /// The value, made as the default when there is none; it may be changed.
     pub(crate) fn into_value(self, at: usize) -> &'c mut T::Value {
-        let cell = self.rows.cell(at, self.place);
-        if *cell == ABSENT {
-            *cell = self.column.put(T::Value::default());
+        let place = self.cell(at).unwrap_or_else(|| {
             self.rows.rows.charge_more(at, value_bytes::<T>(0));
-        }
-        let cell = *self.rows.cell(at, self.place);
-        &mut self.column.values[cell as usize]
+            self.column.put(T::Value::default())
+        });
+        *self.rows.cell(at, self.place) = Cell(place | Cell::CHANGED);
+        &mut self.column.values[place as usize]
     }
 
     pub(crate) fn value(&mut self, at: usize) -> Option<&mut T::Value> {
-        let cell = self.cell(at)?;
-        Some(&mut self.column.values[cell])
+        let place = self.cell(at)?;
+        Some(&mut self.column.values[place as usize])
     }
 
+    /// The value may be changed.
     pub(crate) fn touch(&mut self, at: usize) {
+        self.rows.cell(at, self.place).change();
         self.rows.rows.touch(at);
     }
 
     pub(crate) fn take(&mut self, at: usize) -> Option<T::Value> {
-        let cell = self.cell(at)?;
-        *self.rows.cell(at, self.place) = ABSENT;
-        // Slots are numbered by 32 bits.
-        Some(self.column.take(u32::try_from(cell).unwrap_or(ABSENT)))
+        let place = self.cell(at)?;
+        *self.rows.cell(at, self.place) = Cell::ABSENT;
+        Some(self.column.take(place))
     }
 }
