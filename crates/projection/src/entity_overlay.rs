@@ -87,8 +87,8 @@ pub(crate) trait ErasedColumn: Any + Send {
     fn as_any_mut(&mut self) -> &mut dyn Any;
     /// The table's id.
     fn id(&self) -> u8;
-    /// Appends a value with its length; returns the memory that it takes, estimated.
-    fn encode(&self, at: u32, out: &mut Vec<u8>) -> usize;
+    /// Appends a value with its table's id and its length.
+    fn encode(&self, at: u32, out: &mut Vec<u8>);
     /// Memory of a decoded value of which this many bytes are encoded, estimated.
     fn bytes(&self, encoded: usize) -> usize;
     /// Whether its rows stand in rankings.
@@ -119,12 +119,10 @@ impl<T: Table> ErasedColumn for Column<T> {
         T::ID
     }
 
-    fn encode(&self, at: u32, out: &mut Vec<u8>) -> usize {
-        let before = out.len();
+    fn encode(&self, at: u32, out: &mut Vec<u8>) {
         out.push(T::ID);
         // A Vec takes whatever is written to it.
         let _ = self.values[at as usize].encode_length_delimited(out);
-        value_bytes::<T>(out.len() - before)
     }
 
     fn bytes(&self, encoded: usize) -> usize {
@@ -217,9 +215,9 @@ impl EntityRows {
 
     /// Puts a row in; `whole` is its bytes and its value's.
     fn add(&mut self, row: RowBytes, whole: Option<&Vec<u8>>) -> Result<usize, StoreError> {
-        let value = whole.map(|whole| &whole[row.len()..]);
+        let value = whole.map_or(&[][..], |whole| &whole[row.len()..]);
         let mut cells: Cells = smallvec![Cell::ABSENT; self.ids.len()];
-        for part in Parts(value.unwrap_or_default()) {
+        for part in Parts(value) {
             let (id, _) = part?;
             let column = self.ids.binary_search(&id).map_err(|_| StoreError::Damaged {
                 table: self.entity.name(),
@@ -228,7 +226,7 @@ impl EntityRows {
             cells[column] = Cell::UNREAD;
         }
         let committed = whole.map_or(0, |whole| row_hash(whole, row.len()));
-        let payload = Payload { raw: value.unwrap_or_default().to_vec(), cells };
+        let payload = Payload { raw: value.to_vec(), cells };
         let bytes = payload.bytes();
         Ok(self.rows.add(row, payload, committed, bytes))
     }
@@ -310,12 +308,11 @@ impl EntityOverlay {
     fn tell_stands(&self, at: usize, sink: &mut dyn CommitSink) {
         for &place in &self.ranked {
             let column = &self.columns[place];
-            let stands = match self.rows.rows.slots[at].payload.cells[place] {
-                Cell::ABSENT => Stands::new(),
-                cell => match cell.changed() {
-                    Some(place) => column.stands(place),
-                    None => continue,
-                },
+            let cell = self.rows.rows.slots[at].payload.cells[place];
+            let stands = match cell.changed() {
+                Some(place) => column.stands(place),
+                None if cell == Cell::ABSENT => Stands::new(),
+                None => continue,
             };
             sink.stands(column.id(), self.rows.rows.slots[at].row(), stands);
         }
@@ -326,17 +323,18 @@ impl EntityOverlay {
     fn encode(&self, at: usize, out: &mut Vec<u8>) -> usize {
         let payload = &self.rows.rows.slots[at].payload;
         let mut decoded = 0;
-        // Both are in the order of the tables' ids; the bytes were walked over when the row was read, or written here.
-        let mut parts = Parts(&payload.raw).flatten().peekable();
         for (column, &cell) in self.columns.iter().zip(&payload.cells) {
-            let id = column.id();
-            while parts.next_if(|&(part, _)| part < id).is_some() {}
-            let part = parts.next_if(|&(part, _)| part == id);
+            let before = out.len();
             if let Some(place) = cell.changed() {
-                decoded += column.encode(place, out);
-            } else if let (Some((id, part)), true) = (part, cell != Cell::ABSENT) {
-                put_part(id, part, out);
-                decoded += cell.place().map_or(0, |_| column.bytes(part.len()));
+                column.encode(place, out);
+            } else if cell != Cell::ABSENT
+                // It was found when the row was read, or written there by a commit.
+                && let Ok(Some(part)) = part(&payload.raw, column.id())
+            {
+                put_part(column.id(), part, out);
+            }
+            if cell.place().is_some() {
+                decoded += column.bytes(out.len() - before);
             }
         }
         decoded
