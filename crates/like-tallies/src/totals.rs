@@ -66,13 +66,14 @@ impl Viewer {
         add(&mut self.gift_count, added.count);
         add(&mut self.gift_value, added.value);
         let to = hour_of(added.at_ms);
+        let mut did = Hour { gift_count: added.count, gift_value: added.value, ..Hour::default() };
         if let Some((from_ms, count, value)) = added.moved
             && hour_of(from_ms) != to
         {
             self.take_from_hour(hour_of(from_ms), count, value);
-            self.add_to_hour((to, hours_from), &Hour { gift_count: count, gift_value: value, ..Hour::default() });
+            add(&mut did.gift_count, count);
+            add(&mut did.gift_value, value);
         }
-        let did = Hour { gift_count: added.count, gift_value: added.value, ..Hour::default() };
         self.add_to_hour((to, hours_from), &did);
     }
 
