@@ -254,6 +254,23 @@ impl Engines {
         Ok(std::mem::take(&mut self.pass))
     }
 
+    /// Reads what comes next up to about this many records over all partitions, without applying it: then it lies as near as
+    /// records that were written just now, or were read by somebody else.
+    pub(crate) fn look_at_records(&self, records: u64) -> Result<()> {
+        let until = self.share(records);
+        for (engine, ..) in &self.engines {
+            let partition = engine.partition();
+            let (mut next, end) = (engine.next_offset(), until(partition).min(self.log.end(partition)));
+            while next < end {
+                next = self.log.read(partition, next, STEP_BYTES, &mut |record| {
+                    black_box(record.bytes.len());
+                    if record.offset.next() < end { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+                })?;
+            }
+        }
+        Ok(())
+    }
+
     /// Goes on to about this many records over all partitions.
     pub(crate) fn apply_records(&mut self, records: u64) -> Result<()> {
         self.apply_to(self.share(records))
