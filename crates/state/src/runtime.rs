@@ -17,7 +17,7 @@ pub const META_ROW: &[u8] = &[0];
 pub const FIRST_STATISTIC_TABLE: u8 = 16;
 
 /// Format of the runtime's rows; another one in a store means that the store is rebuilt.
-pub const FORMAT: u32 = 5;
+pub const FORMAT: u32 = 6;
 
 /// How far a store has come.
 pub type Meta = proto::StoreMeta;

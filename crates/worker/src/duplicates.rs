@@ -116,8 +116,8 @@ impl DuplicateWindow {
 
 #[cfg(test)]
 mod tests {
-    use barrage_projection::StateHash;
     use barrage_projection::memory::CountingStore;
+    use barrage_projection::{StateHash, Table as _};
     use barrage_state::runtime;
     use proptest::prelude::*;
     use xxhash_rust::xxh3::xxh3_128;
@@ -203,6 +203,45 @@ mod tests {
         assert_eq!(rig.gift(70_000, 0, day(61)), BusinessKey::New);
         assert!(rig.backing.asked.get() - before < 4, "nothing is read anew");
         assert_eq!(rig.gift(59_999, 1, day(61)), BusinessKey::OtherContent);
+    }
+
+    /// Blocks of the callbacks' identities in the store.
+    fn blocks(rig: &Rig) -> impl Iterator<Item = &Vec<u8>> {
+        rig.backing.store.rows.iter().filter(|(row, _)| row[0] == IdentityBlocks::ID).map(|(_, value)| value)
+    }
+
+    #[test]
+    fn a_minute_takes_as_many_rows_as_what_came_in_it_needs() {
+        // Half of what the fullest form would have, at least, from one block a shard on.
+        for (came, most) in [(1, 1), (100, 8), (833, 48), (5_000, 320), (20_000, 1_000)] {
+            let mut rig = Rig::new(Windows::default());
+            for n in 0..came {
+                assert!(!rig.seen(n, START_MS, START_MS));
+                if n % 100 == 0 {
+                    rig.forget();
+                }
+            }
+            rig.forget();
+            let rows = blocks(&rig).count();
+            assert!(rows <= most, "{rows} rows for {came} identities");
+            let bytes: usize = blocks(&rig).map(Vec::len).sum();
+            assert!(bytes >= came as usize * 16, "{bytes} bytes of {came} identities");
+            assert!(blocks(&rig).all(|block| block.len() < 32 * 16 + 8));
+        }
+    }
+
+    #[test]
+    fn what_came_is_found_however_many_came_before_it_in_its_minute() {
+        let mut rig = Rig::new(Windows::default());
+        for n in 0..20_000 {
+            assert!(!rig.seen(n, START_MS, START_MS));
+        }
+        rig.restart();
+        for n in (0..20_000).step_by(7) {
+            assert!(rig.seen(n, START_MS, START_MS), "the one after {n} others");
+        }
+        let asked = rig.asked(|rig| assert!(rig.seen(19_999, START_MS, START_MS)));
+        assert!(asked <= 24, "{asked} rows to find one of 20,000");
     }
 
     #[test]

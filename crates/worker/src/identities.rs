@@ -1,8 +1,10 @@
 //! Identities that came before, as part of the state: rows by time, and filters in memory that spare most looks at them.
 //!
 //! Identities lie in blocks of 32 by a unit of time, the bucket, and shard, in order of arrival, so that a block is full
-//! after the same records however commits fall, and a commit rewrites only the last block of a shard. Nearly every
-//! identity is new: a Bloom filter for every eight buckets, in memory alone, says so without a look at the blocks.
+//! after the same records however commits fall, and a commit rewrites only the last block of a shard. The more came in a
+//! bucket before, the more shards one may lie in: with as many in a quiet minute as in a busy one, nearly each would be a row
+//! of its own. Nearly every identity is new: a Bloom filter for every eight buckets, in memory alone, says so without a look
+//! at the blocks.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,7 +19,10 @@ use crate::bloom::BloomChain;
 
 const IDENTITY_BYTES: usize = 16;
 const BLOCK_IDENTITIES: u32 = 32;
-const SHARDS: usize = 256;
+/// Shards of a bucket's first identities, as a power of two, and those that there are at most.
+const SHARD_BITS: RangeInclusive<u32> = 3..=8;
+/// Before there are twice as many shards, each has got so many: two blocks.
+const IDENTITIES_PER_SHARD: u32 = 64;
 /// Buckets with one filter: a lookup asks about twenty minutes, and each filter is a cache line to look at.
 pub(crate) const FILTER_BUCKETS: u32 = 8;
 
@@ -84,9 +89,33 @@ pub(crate) struct Place {
     pub(crate) log_time_ms: i64,
 }
 
-fn shard_of(identity: u128) -> u8 {
-    // The top byte: the filters use the low half.
-    identity.to_be_bytes()[0]
+/// How many shards there are for the identity that comes after so many of its bucket, as a power of two.
+fn shard_bits(before: u32) -> u32 {
+    let rounds = before / (IDENTITIES_PER_SHARD << SHARD_BITS.start()) + 1;
+    (SHARD_BITS.start() + rounds.ilog2()).min(*SHARD_BITS.end())
+}
+
+/// The shard of an identity where there are so many.
+fn shard_of(identity: u128, bits: u32) -> u8 {
+    // Of the top byte, as the filters use the low half. Its low bits, so that few shards are the first ones.
+    identity.to_be_bytes()[0] & (u8::MAX >> (u8::BITS - bits))
+}
+
+/// The blocks of a bucket in which an identity may lie.
+fn blocks_of(row: &IdentityBucket, bucket: u32, identity: u128) -> Vec<BlockKey> {
+    let bits = *SHARD_BITS.start()..=shard_bits(row.total);
+    let mut shards: Vec<u8> = bits.map(|bits| shard_of(identity, bits)).collect();
+    shards.dedup();
+    let count = |shard: u8| row.counts.get(usize::from(shard)).copied().unwrap_or(0);
+    shards.into_iter().flat_map(|shard| blocks(bucket, shard, count(shard))).collect()
+}
+
+/// A bucket, a shard, and the number of a block.
+type BlockKey = (u32, u8, u32);
+
+/// The blocks of a shard with so many identities.
+fn blocks(bucket: u32, shard: u8, count: u32) -> impl Iterator<Item = BlockKey> {
+    (0..count.div_ceil(BLOCK_IDENTITIES)).map(move |block| (bucket, shard, block))
 }
 
 impl<L: Layout> Identities<L> {
@@ -118,7 +147,6 @@ impl<L: Layout> Identities<L> {
         tables: &mut Tables,
         backing: &dyn Backing,
     ) -> Result<Option<u128>, StoreError> {
-        let shard = shard_of(identity);
         let mut candidates = Vec::new();
         let groups = buckets.start() / FILTER_BUCKETS..=buckets.end() / FILTER_BUCKETS;
         for (&number, group) in self.groups.range_mut(groups) {
@@ -131,10 +159,11 @@ impl<L: Layout> Identities<L> {
             }
         }
         for bucket in candidates {
-            let count = shard_count::<L>(bucket, shard, tables, backing)?;
-            for block in 0..count.div_ceil(BLOCK_IDENTITIES) {
+            let mut rows = tables.table::<L::Buckets>(backing)?;
+            let Some(row) = rows.get(&(bucket,))? else { continue };
+            for key in blocks_of(row, bucket, identity) {
                 let mut blocks = tables.table::<L::Blocks>(backing)?;
-                let Some(block) = blocks.get(&(bucket, shard, block))? else { continue };
+                let Some(block) = blocks.get(&key)? else { continue };
                 let mut entries = block.identities.chunks_exact(L::ENTRY_BYTES);
                 if let Some(entry) = entries.find(|entry| entry[..IDENTITY_BYTES] == identity.to_le_bytes()) {
                     return Ok(Some(entry[IDENTITY_BYTES..].try_into().map_or(0, u128::from_le_bytes)));
@@ -155,11 +184,13 @@ impl<L: Layout> Identities<L> {
         backing: &dyn Backing,
     ) -> Result<(), StoreError> {
         self.committed = false;
-        let shard = shard_of(identity);
         let row = tables.table::<L::Buckets>(backing)?.entry(&(bucket,))?;
-        if row.counts.is_empty() {
-            row.counts.resize(SHARDS, 0);
+        let bits = shard_bits(row.total);
+        let shard = shard_of(identity, bits);
+        if row.counts.len() < 1 << bits {
+            row.counts.resize(1 << bits, 0);
         }
+        row.total = row.total.saturating_add(1);
         row.last_log_time = row.last_log_time.max(log_time_ms);
         let count = &mut row.counts[usize::from(shard)];
         let at = *count;
@@ -214,9 +245,7 @@ impl<L: Layout> Identities<L> {
         for bucket in over {
             let row = tables.table::<L::Buckets>(backing)?.remove(&(bucket,))?;
             let counts = row.map(|row| row.counts).unwrap_or_default();
-            let blocks = (0..=u8::MAX).zip(counts).flat_map(|(shard, count)| {
-                (0..count.div_ceil(BLOCK_IDENTITIES)).map(move |block| (bucket, shard, block))
-            });
+            let blocks = (0..=u8::MAX).zip(counts).flat_map(|(shard, count)| blocks(bucket, shard, count));
             tables.table::<L::Blocks>(backing)?.remove_neighbours(&blocks.collect::<Vec<_>>(), |_| ())?;
             let number = bucket / FILTER_BUCKETS;
             let Some(group) = self.groups.get_mut(&number) else { continue };
@@ -245,17 +274,6 @@ impl<L: Layout> Identities<L> {
     }
 }
 
-fn shard_count<L: Layout>(
-    bucket: u32,
-    shard: u8,
-    tables: &mut Tables,
-    backing: &dyn Backing,
-) -> Result<u32, StoreError> {
-    let mut buckets = tables.table::<L::Buckets>(backing)?;
-    let row = buckets.get(&(bucket,))?;
-    Ok(row.and_then(|row| row.counts.get(usize::from(shard)).copied()).unwrap_or(0))
-}
-
 /// The filter of some buckets, from their rows. Where all of them are committed, thousands need not push rows in use out of
 /// memory.
 fn read_filter<L: Layout>(
@@ -273,8 +291,7 @@ fn read_filter<L: Layout>(
     let mut filter = BloomChain::expecting(usize::try_from(len).unwrap_or(usize::MAX));
     let mut row = Vec::new();
     for (bucket, shard, count) in counts {
-        for block in 0..count.div_ceil(BLOCK_IDENTITIES) {
-            let key = (bucket, shard, block);
+        for key in blocks(bucket, shard, count) {
             if !committed {
                 if let Some(block) = tables.table::<L::Blocks>(backing)?.get(&key)? {
                     insert::<L>(&mut filter, block);
