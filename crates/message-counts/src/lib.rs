@@ -47,7 +47,7 @@ impl Statistic for MessageCounts {
     }
 
     fn state_version(&self) -> u32 {
-        3
+        4
     }
 
     fn projections(&self) -> Vec<Box<dyn Projection>> {

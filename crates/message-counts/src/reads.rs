@@ -9,8 +9,8 @@ use barrage_projection::{
 };
 use serde_json::{Map, Value as Json};
 
-use crate::proto::{KindTally, Room, RoomMessages, Sender, SenderMessages, Slice};
-use crate::retention::{DAY_MS, HOUR_MS, MINUTE_MS};
+use crate::proto::{KindTally, Minutes as Ten, Room, RoomMessages, Sender, SenderMessages, Slice};
+use crate::retention::{DAY_MS, HOUR_MS, MINUTE_MS, MINUTES_PER_ROW};
 use crate::tables::{Days, Hours, Minutes, RoomSenders, Rooms, Senders};
 use crate::tally::still_waits;
 
@@ -129,41 +129,83 @@ pub(crate) fn minutes(
     let mut page = MinutesPage::default();
     let row = cx.reader.get::<Rooms>(&(cx.app, room))?.unwrap_or_default();
     let span = (from_ms.max(0), to_ms.max(0));
-    scan::<Days>(cx, &row, room, DAY_MS, span, limit, &mut page)?;
-    scan::<Hours>(cx, &row, room, HOUR_MS, span, limit, &mut page)?;
-    scan::<Minutes>(cx, &row, room, MINUTE_MS, span, limit, &mut page)?;
+    let whole = |number, slice: Slice| vec![(number, slice.tallies)];
+    let minutes = |ten: u32, row: Ten| -> Vec<_> {
+        let first = ten.saturating_mul(MINUTES_PER_ROW);
+        row.minutes.into_iter().map(|one| (first.saturating_add(one.minute), one.tallies)).collect()
+    };
+    let mut scan = Scan { cx, row: &row, room, span, limit, page: &mut page };
+    scan.table::<Days>(DAY_MS, 1, whole)?;
+    scan.table::<Hours>(HOUR_MS, 1, whole)?;
+    scan.table::<Minutes>(MINUTE_MS, MINUTES_PER_ROW, minutes)?;
+    scan.slices(MINUTE_MS, minutes(row.open_ten, row.open.clone().unwrap_or_default()));
     while page.slices.len() > limit {
         page.slices.pop_last();
     }
     Ok(page)
 }
 
-fn scan<T>(
+/// Gathers a room's slices of a time.
+struct Scan<'s> {
+    cx: &'s ReadContext<'s>,
+    row: &'s Room,
+    room: &'s str,
+    /// From and to, ms.
+    span: (i64, i64),
+    limit: usize,
+    page: &'s mut MinutesPage,
+}
+
+impl Scan<'_> {
+    /// Adds those of a table, of which so many lie in a row; `slices` takes a row apart, each slice with its number, in their
+    /// order.
+    fn table<T>(
+        &mut self,
+        width_ms: i64,
+        per_row: u32,
+        slices: impl Fn(u32, T::Value) -> Vec<(u32, Vec<KindTally>)>,
+    ) -> Result<(), StoreError>
+    where
+        T: for<'a> Table<Key<'a> = (u32, &'a str, u32)>,
+    {
+        let (app, room) = (self.cx.app, self.room);
+        let first = u32::try_from(self.span.0 / width_ms).unwrap_or(u32::MAX);
+        let from = (app, room, first / per_row);
+        let before = self.page.slices.len();
+        self.cx.reader.scan_from::<T>(&(app, room), Some(&from), |(_, _, row), value| {
+            let enough = self.page.slices.len() - before >= self.limit;
+            if enough || i64::from(row) * i64::from(per_row) * width_ms >= self.span.1 {
+                return ControlFlow::Break(());
+            }
+            self.slices(width_ms, slices(row, value));
+            ControlFlow::Continue(())
+        })
+    }
+
+    /// Adds the slices of a row that overlap the time.
+    fn slices(&mut self, width_ms: i64, slices: Vec<(u32, Vec<KindTally>)>) {
+        let (from_ms, to_ms) = self.span;
+        for (number, tallies) in slices {
+            let start_ms = i64::from(number) * width_ms;
+            if start_ms < to_ms && start_ms + width_ms > from_ms {
+                let fields = fields(self.cx, self.row, (number, width_ms), &tallies);
+                self.page.slices.insert((start_ms, width_ms), fields);
+            }
+        }
+    }
+}
+
+/// What is told of a slice.
+fn fields(
     cx: &ReadContext<'_>,
     row: &Room,
-    room: &str,
-    width_ms: i64,
-    (from_ms, to_ms): (i64, i64),
-    limit: usize,
-    page: &mut MinutesPage,
-) -> Result<(), StoreError>
-where
-    T: for<'a> Table<Key<'a> = (u32, &'a str, u32), Value = Slice>,
-{
-    let first = u32::try_from(from_ms / width_ms).unwrap_or(u32::MAX);
-    let mut left = limit;
-    cx.reader.scan_from::<T>(&(cx.app, room), Some(&(cx.app, room, first)), |(_, _, number), slice| {
-        let start_ms = i64::from(number) * width_ms;
-        if start_ms >= to_ms || left == 0 {
-            return ControlFlow::Break(());
-        }
-        left -= 1;
-        let minutes_wide = u32::try_from(width_ms / MINUTE_MS).unwrap_or(1);
-        let first_minute = number.saturating_mul(minutes_wide);
-        let waiting = waiting(cx, row, first_minute..first_minute.saturating_add(minutes_wide));
-        let mut fields = Map::new();
-        fields.insert("messages".to_owned(), json(&room_messages(&slice.tallies, &waiting)));
-        page.slices.insert((start_ms, width_ms), fields);
-        ControlFlow::Continue(())
-    })
+    (number, width_ms): (u32, i64),
+    tallies: &[KindTally],
+) -> Map<String, Json> {
+    let minutes_wide = u32::try_from(width_ms / MINUTE_MS).unwrap_or(1);
+    let first_minute = number.saturating_mul(minutes_wide);
+    let waiting = waiting(cx, row, first_minute..first_minute.saturating_add(minutes_wide));
+    let mut fields = Map::new();
+    fields.insert("messages".to_owned(), json(&room_messages(tallies, &waiting)));
+    fields
 }

@@ -2,13 +2,17 @@
 
 use barrage_projection::{Context, StoreError};
 
-use crate::proto::{KindTally, Room, Slice};
+use crate::proto::{KindTally, Minute, Minutes as Ten, Room};
 use crate::tables::{Days, Hours, Minutes};
 use crate::tally::{merge, tally};
 
 pub(crate) const MINUTE_MS: i64 = 60_000;
 pub(crate) const HOUR_MS: i64 = 60 * MINUTE_MS;
 pub(crate) const DAY_MS: i64 = 24 * HOUR_MS;
+
+/// Minutes in a row of [`Minutes`].
+pub(crate) const MINUTES_PER_ROW: u32 = 10;
+const ROWS_PER_HOUR: u32 = 60 / MINUTES_PER_ROW;
 
 /// Hours or days that one event rolls up at most; the rest waits for the next one.
 const ROLLED_PER_EVENT_MAX: usize = 4;
@@ -25,24 +29,46 @@ pub(crate) fn in_slice(
 ) -> Result<(), StoreError> {
     let hour = minute / 60;
     let day = hour / 24;
-    let slice: &mut Slice = if day < row.days_rolled_below {
-        cx.table::<Days>()?.entry(&(app, room, day))?
+    let tallies = if day < row.days_rolled_below {
+        &mut cx.table::<Days>()?.entry(&(app, room, day))?.tallies
     } else if hour < row.hours_rolled_below {
         remember(&mut row.hour_days, day);
-        cx.table::<Hours>()?.entry(&(app, room, hour))?
+        &mut cx.table::<Hours>()?.entry(&(app, room, hour))?.tallies
     } else {
         remember(&mut row.minute_hours, hour);
-        let (key, minutes) = ((app, room, minute), cx.table::<Minutes>()?);
-        if minute <= row.newest_minute {
-            minutes.entry(&key)?
-        } else {
-            // Where a room is quiet, most of its messages begin a minute: the store is not asked for what is not there.
-            row.newest_minute = minute;
-            minutes.entry_known_new(&key)?
+        let ten = minute / MINUTES_PER_ROW;
+        if ten > row.open_ten {
+            close(cx, row, (app, room))?;
+            row.open_ten = ten;
+            row.open = Some(Ten::default());
         }
+        let minutes = match &mut row.open {
+            Some(open) if ten == row.open_ten => open,
+            _ => cx.table::<Minutes>()?.entry(&(app, room, ten))?,
+        };
+        &mut of_ten(minutes, minute % MINUTES_PER_ROW).tallies
     };
-    change(tally(&mut slice.tallies, kind));
+    change(tally(tallies, kind));
     Ok(())
+}
+
+/// Gives the newest ten minutes a row of their own.
+fn close(cx: &mut Context<'_>, row: &mut Room, (app, room): (u32, &str)) -> Result<(), StoreError> {
+    if let Some(open) = row.open.take() {
+        // Whatever was counted in them lay in the room's row.
+        *cx.table::<Minutes>()?.entry_known_new(&(app, room, row.open_ten))? = open;
+    }
+    Ok(())
+}
+
+/// A minute of ten, made when it is not there.
+fn of_ten(ten: &mut Ten, minute: u32) -> &mut Minute {
+    let minutes = &mut ten.minutes;
+    let at = minutes.binary_search_by_key(&minute, |one| one.minute).unwrap_or_else(|at| {
+        minutes.insert(at, Minute { minute, tallies: Vec::new() });
+        at
+    });
+    &mut minutes[at]
 }
 
 fn remember(sorted: &mut Vec<u32>, number: u32) {
@@ -63,13 +89,19 @@ pub(crate) fn roll_up(cx: &mut Context<'_>, row: &mut Room, (app, room): (u32, &
     let due = |time_ms: i64, unit_ms: i64| u32::try_from(time_ms.max(0) / unit_ms).unwrap_or(u32::MAX);
     let (hour_edge, day_edge) = (due(minutes_from_ms, HOUR_MS), due(hours_from_ms, DAY_MS));
 
+    if row.open_ten / ROWS_PER_HOUR < hour_edge {
+        close(cx, row, (app, room))?;
+    }
     for _ in 0..ROLLED_PER_EVENT_MAX {
         let Some(&hour) = row.minute_hours.first().filter(|&&hour| hour < hour_edge) else { break };
         row.minute_hours.remove(0);
         row.hours_rolled_below = row.hours_rolled_below.max(hour + 1);
-        let minutes: Vec<_> = (hour * 60..hour * 60 + 60).map(|minute| (app, room, minute)).collect();
+        let tens = hour * ROWS_PER_HOUR..(hour + 1) * ROWS_PER_HOUR;
+        let rows: Vec<_> = tens.map(|ten| (app, room, ten)).collect();
         let mut sum = Vec::new();
-        cx.table::<Minutes>()?.remove_neighbours(&minutes, |slice| merge(&mut sum, &slice.tallies))?;
+        cx.table::<Minutes>()?.remove_neighbours(&rows, |ten: Ten| {
+            ten.minutes.iter().for_each(|minute| merge(&mut sum, &minute.tallies));
+        })?;
         remember(&mut row.hour_days, hour / 24);
         merge(&mut cx.table::<Hours>()?.entry(&(app, room, hour))?.tallies, &sum);
     }

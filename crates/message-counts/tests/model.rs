@@ -74,6 +74,11 @@ fn messages() -> impl Strategy<Value = Vec<Message>> {
     })
 }
 
+/// A time after the start, or a length: minutes or days.
+fn some_ms() -> impl Strategy<Value = i64> {
+    prop_oneof![0_i64..1_500_000, 0_i64..7 * 86_400_000]
+}
+
 /// The callbacks in order of arrival.
 fn arrivals(messages: &[Message]) -> Vec<Callback> {
     let mut all: Vec<Callback> = messages
@@ -307,6 +312,30 @@ proptest! {
             let known = read(&senders.store, at_ms, |cx| MessageCounts.user(cx, &format!("user_{user}"), &mut out));
             let count = expected.senders.get(&user).copied();
             prop_assert_eq!(known.expect("reads").then(|| out["messages"]["delivered"].as_u64().expect("n")), count);
+        }
+    }
+
+    #[test]
+    fn a_page_of_minutes_is_what_the_whole_time_has_of_it(
+        messages in messages(),
+        asks in prop::collection::vec((some_ms(), some_ms(), 1_usize..8), 1..12),
+    ) {
+        let arrivals = arrivals(&messages);
+        let records: Vec<Vec<u8>> =
+            arrivals.iter().map(|c| record(c, &messages[c.message], u32::try_from(c.message).expect("small"))).collect();
+        let rooms = run(RoomMessageCounts, &records, &[]);
+        let at_ms = rooms.stream_time_ms();
+        let page = |span, limit| {
+            let page = read(&rooms.store, at_ms, |cx| MessageCounts.minutes(cx, "room_1", span, limit));
+            page.expect("reads").slices
+        };
+        let whole = page((0, i64::MAX), usize::MAX);
+        for (from, length, limit) in asks {
+            let (from_ms, to_ms) = (START_MS + from, START_MS + from + length);
+            let overlaps = |&(start, width): &(i64, i64)| start < to_ms && start + width > from_ms;
+            let wanted: Vec<_> = whole.iter().filter(|(slice, _)| overlaps(slice)).take(limit).collect();
+            let found = page((from_ms, to_ms), limit);
+            prop_assert_eq!(found.iter().collect::<Vec<_>>(), wanted, "{} to {}, {}", from, from + length, limit);
         }
     }
 

@@ -41,8 +41,8 @@ pub trait Table: 'static {
 ///     Rooms, 16, "message_counts.rooms", of Room, proto::Room
 /// );
 /// barrage_projection::table!(
-///     /// Minutes of rooms: app, `GroupId`, minute since the epoch.
-///     Minutes, 17, "message_counts.minutes", (u32, &'a str, u32), proto::Slice
+///     /// Hours of rooms: app, `GroupId`, hour since the epoch.
+///     Hours, 18, "message_counts.hours", (u32, &'a str, u32), proto::Slice
 /// );
 /// ```
 #[macro_export]
