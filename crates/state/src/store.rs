@@ -234,6 +234,13 @@ impl Store {
         })?
     }
 
+    /// Visits all rows inside the bounds of `options`.
+    fn visit_rows(&self, options: ReadOptions, visit: &mut VisitRow<'_>) -> Result<(), StoreError> {
+        walk(self.db.iterator_opt(IteratorMode::Start, options), &mut |row, value| {
+            visit(row, value).map(|()| ControlFlow::Continue(()))
+        })
+    }
+
     /// Bytes of the store's files, about.
     #[must_use]
     pub fn disk_bytes(&self) -> u64 {
@@ -255,20 +262,14 @@ impl Backing for Store {
     }
 
     fn scan(&self, prefix: &[u8], visit: &mut VisitRow<'_>) -> Result<(), StoreError> {
-        let mode = IteratorMode::From(prefix, Direction::Forward);
-        walk(self.db.iterator_opt(mode, scan_options(prefix)), &mut |row, value| {
-            visit(row, value).map(|()| ControlFlow::Continue(()))
-        })
+        self.visit_rows(scan_options(prefix), visit)
     }
 
     fn scan_range(&self, first: &[u8], last: &[u8], visit: &mut VisitRow<'_>) -> Result<(), StoreError> {
-        let mut options = ReadOptions::default();
+        let mut options = scan_options(&[]);
         // The bound itself is not visited; `last` is.
         options.set_iterate_range(first..[last, &[0]].concat().as_slice());
-        options.set_total_order_seek(true);
-        walk(self.db.iterator_opt(IteratorMode::Start, options), &mut |row, value| {
-            visit(row, value).map(|()| ControlFlow::Continue(()))
-        })
+        self.visit_rows(options, visit)
     }
 }
 
