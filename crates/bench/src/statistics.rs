@@ -48,8 +48,13 @@ const EARLY: u64 = 100_000;
 /// Records that are measured at a time, between two commits, and how often.
 const WINDOW: u64 = 20_000;
 const TURNS: u64 = 5;
-/// Of these, so many before it is the other one's turn.
+/// So many before it is the other one's turn.
 const SLICE: u64 = 2_000;
+/// Applied before those that are measured, by turns as well: the old store was idle while the new one was made, so its rows
+/// went from the processor's caches.
+const WARM: u64 = 3 * SLICE;
+/// The records of a turn.
+const TURN: u64 = WARM + WINDOW;
 
 /// A long log, without bodies: the cost of a record after so many. Of viewers who come and go, which is what a log's length
 /// alone costs; and of accounts that are all there from the beginning, whose rows fill: so many that they fit into the
@@ -72,26 +77,30 @@ pub(crate) fn curve(report: &mut Report, dir: &Path) -> Result<()> {
     ];
     for (who, crowd) in crowds {
         let dir = dir.join(crowd.users.to_string());
-        prepare::long(&dir, crowd, all + TURNS * WINDOW)?;
+        prepare::long(&dir, crowd, all + TURNS * TURN)?;
         let log = open(&dir, 1)?;
         let mut old = engines(&dir, "old", &log, Setup::HOT)?;
         for &place in places {
             let (mut late, mut early) = (Pass::default(), Pass::default());
             for turn in 0..TURNS {
-                let from = place - TURNS * WINDOW / 2 + turn * WINDOW;
+                let (from, new_from) = (place - TURNS * TURN / 2 + turn * TURN, EARLY - WINDOW / 2 - WARM);
                 old.run_records(from)?;
                 let name = format!("new-{place}-{turn}");
                 let mut new = engines(&dir, &name, &log, Setup::HOT)?;
-                new.run_records(EARLY - WINDOW / 2)?;
+                new.run_records(new_from)?;
                 // The new stores all read the same part of the log, which would be in the processor's caches for them alone.
-                old.look_at_records(from + WINDOW)?;
-                new.look_at_records(EARLY + WINDOW / 2)?;
-                for done in (SLICE..=WINDOW).step_by(SLICE as usize) {
+                old.look_at_records(from + TURN)?;
+                new.look_at_records(new_from + TURN)?;
+                for done in (SLICE..=TURN).step_by(SLICE as usize) {
                     old.apply_records(from + done)?;
-                    new.apply_records(EARLY - WINDOW / 2 + done)?;
+                    new.apply_records(new_from + done)?;
+                    if done == WARM {
+                        old.forget_cost();
+                        new.forget_cost();
+                    }
                 }
-                late += old.run_records(from + WINDOW)?;
-                early += new.run_records(EARLY + WINDOW / 2)?;
+                late += old.run_records(from + TURN)?;
+                early += new.run_records(new_from + TURN)?;
                 drop(new);
                 std::fs::remove_dir_all(dir.join(name))?;
             }

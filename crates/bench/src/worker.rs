@@ -271,6 +271,11 @@ impl Engines {
         Ok(())
     }
 
+    /// What was done so far does not count.
+    pub(crate) fn forget_cost(&mut self) {
+        self.pass = Pass::default();
+    }
+
     /// Goes on to about this many records over all partitions.
     pub(crate) fn apply_records(&mut self, records: u64) -> Result<()> {
         self.apply_to(self.share(records))
