@@ -55,6 +55,8 @@ const SLICE: u64 = 2_000;
 const WARM: u64 = 3 * SLICE;
 /// The records of a turn.
 const TURN: u64 = WARM + WINDOW;
+/// Where a new store begins its turn.
+const NEW_FROM: u64 = EARLY - WINDOW / 2 - WARM;
 
 /// A long log, without bodies: the cost of a record after so many. Of viewers who come and go, which is what a log's length
 /// alone costs; and of accounts that are all there from the beginning, whose rows fill: so many that they fit into the
@@ -83,24 +85,24 @@ pub(crate) fn curve(report: &mut Report, dir: &Path) -> Result<()> {
         for &place in places {
             let (mut late, mut early) = (Pass::default(), Pass::default());
             for turn in 0..TURNS {
-                let (from, new_from) = (place - TURNS * TURN / 2 + turn * TURN, EARLY - WINDOW / 2 - WARM);
+                let from = place - TURNS * TURN / 2 + turn * TURN;
                 old.run_records(from)?;
                 let name = format!("new-{place}-{turn}");
                 let mut new = engines(&dir, &name, &log, Setup::HOT)?;
-                new.run_records(new_from)?;
+                new.run_records(NEW_FROM)?;
                 // The new stores all read the same part of the log, which would be in the processor's caches for them alone.
                 old.look_at_records(from + TURN)?;
-                new.look_at_records(new_from + TURN)?;
+                new.look_at_records(NEW_FROM + TURN)?;
                 for done in (SLICE..=TURN).step_by(SLICE as usize) {
                     old.apply_records(from + done)?;
-                    new.apply_records(new_from + done)?;
+                    new.apply_records(NEW_FROM + done)?;
                     if done == WARM {
                         old.forget_cost();
                         new.forget_cost();
                     }
                 }
                 late += old.run_records(from + TURN)?;
-                early += new.run_records(new_from + TURN)?;
+                early += new.run_records(NEW_FROM + TURN)?;
                 drop(new);
                 std::fs::remove_dir_all(dir.join(name))?;
             }
