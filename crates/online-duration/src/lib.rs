@@ -107,7 +107,7 @@ impl Statistic for OnlineDuration {
     }
 
     fn state_version(&self) -> u32 {
-        3
+        4
     }
 
     fn projections(&self) -> Vec<Box<dyn Projection>> {

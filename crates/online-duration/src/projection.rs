@@ -3,9 +3,8 @@
 use barrage_event::event::{Action, StateChange};
 use barrage_event::{EnvelopeView, Event, Message, Topic};
 use barrage_projection::{ApplyError, Context, Projection, StoreError, TableDef, minute_of};
-use xxhash_rust::xxh3::xxh3_128_with_seed;
 
-use crate::proto::{EarlySign, Happening, Kind};
+use crate::proto::{self, EarlySign, Happening, Kind};
 use crate::recent;
 use crate::tables::{Accounts, EarlySigns};
 
@@ -26,7 +25,7 @@ impl Projection for AccountOnlineDuration {
     }
 
     fn tables(&self) -> Vec<TableDef> {
-        vec![TableDef::of::<Accounts>(), TableDef::buckets::<EarlySigns>()]
+        vec![TableDef::of::<Accounts>(), TableDef::of::<EarlySigns>()]
     }
 
     fn apply(&self, cx: &mut Context<'_>, record: &EnvelopeView<'_>) -> Result<(), ApplyError> {
@@ -93,8 +92,8 @@ fn state_change(
     let horizon_ms = cx.stream_time_ms.saturating_sub(lateness_ms(cx));
     let rules = &cx.rules.duration;
     let early = match cx.table::<Accounts>()?.get(&key)? {
-        Some(_) => Vec::new(),
-        None => cx.buckets::<EarlySigns>()?.remove(early_hash(key)).unwrap_or_default().signs,
+        Some(_) => proto::EarlySigns::default(),
+        None => cx.table::<EarlySigns>()?.remove(&key)?.unwrap_or_default(),
     };
     let account = cx.table::<Accounts>()?.entry(&key)?;
     let platform = recent::platform(account, record.platform);
@@ -104,7 +103,7 @@ fn state_change(
     let change =
         Happening { at_ms: record.occurred_at_ms, kind: kind.into(), platform, kicked, ..Happening::default() };
     recent::insert(account, change, rules);
-    for sign in early {
+    for sign in early.since(horizon_ms) {
         recent::insert_sign(account, &sign.platform, sign.first_ms(), rules);
         recent::insert_sign(account, &sign.platform, sign.at_ms, rules);
     }
@@ -132,17 +131,41 @@ impl EarlySign {
     }
 }
 
-/// An account's app and name.
-type AccountKey<'a> = (u32, &'a str);
+impl proto::EarlySigns {
+    /// Those that are not beyond what may come late.
+    fn since(mut self, horizon_ms: i64) -> Vec<EarlySign> {
+        self.forget(horizon_ms);
+        self.signs
+    }
 
-fn early_hash(key: AccountKey<'_>) -> u128 {
-    xxh3_128_with_seed(key.1.as_bytes(), key.0.into())
+    fn forget(&mut self, horizon_ms: i64) {
+        self.signs.retain(|sign| minute_of(sign.at_ms) >= minute_of(horizon_ms));
+    }
+
+    /// Puts one in; of too many the oldest goes. One that is forgotten early widens a bound, and only when the login is told
+    /// late.
+    fn insert(&mut self, platform: &str, at_ms: i64) {
+        let wanted = (minute_of(at_ms), platform);
+        match self.signs.binary_search_by(|sign| (minute_of(sign.at_ms), sign.platform.as_str()).cmp(&wanted)) {
+            Ok(at) => {
+                let sign = &mut self.signs[at];
+                let (first_ms, last_ms) = (sign.first_ms().min(at_ms), sign.at_ms.max(at_ms));
+                (sign.at_ms, sign.spread_ms) = (last_ms, recent::span_ms(first_ms, last_ms));
+            }
+            Err(at) => {
+                self.signs.insert(at, EarlySign { at_ms, platform: platform.to_owned(), spread_ms: 0 });
+                if self.signs.len() > EARLY_MAX {
+                    self.signs.remove(0);
+                }
+            }
+        }
+    }
 }
 
 /// Keeps a sign of life for a login that is still to be told.
 fn keep_early(
     cx: &mut Context<'_>,
-    key: AccountKey<'_>,
+    key: (u32, &str),
     horizon_ms: i64,
     platform: &str,
     at_ms: i64,
@@ -150,25 +173,8 @@ fn keep_early(
     if key.1.is_empty() || at_ms < horizon_ms {
         return Ok(());
     }
-    let now = minute_of(cx.stream_time_ms);
-    let hash = early_hash(key);
-    let mut rows = cx.buckets::<EarlySigns>()?;
-    rows.expire_below(minute_of(horizon_ms));
-    if let Some(row) = rows.get_mut(hash) {
-        let same = |sign: &&mut EarlySign| sign.platform == platform && minute_of(sign.at_ms) == minute_of(at_ms);
-        if let Some(sign) = row.signs.iter_mut().find(same) {
-            let (first_ms, last_ms) = (sign.first_ms().min(at_ms), sign.at_ms.max(at_ms));
-            sign.at_ms = last_ms;
-            sign.spread_ms = recent::span_ms(first_ms, last_ms);
-            return Ok(());
-        }
-    }
-    let mut row = rows.remove(hash).unwrap_or_default();
-    if row.signs.len() >= EARLY_MAX {
-        let oldest = (0..row.signs.len()).min_by_key(|&at| row.signs[at].at_ms);
-        row.signs.remove(oldest.unwrap_or(0));
-    }
-    row.signs.push(EarlySign { at_ms, platform: platform.to_owned(), spread_ms: 0 });
-    rows.insert(now, hash, row);
+    let early = cx.table::<EarlySigns>()?.entry(&key)?;
+    early.forget(horizon_ms);
+    early.insert(platform, at_ms);
     Ok(())
 }

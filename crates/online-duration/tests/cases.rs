@@ -5,8 +5,8 @@ mod common;
 use barrage_event::EnvelopeView;
 use barrage_event::rules::RuleSet;
 use barrage_online_duration::Gap;
-use barrage_online_duration::proto::Account;
-use barrage_online_duration::tables::Accounts;
+use barrage_online_duration::proto::{Account, EarlySign};
+use barrage_online_duration::tables::{Accounts, EarlySigns};
 use barrage_projection::ReaderExt as _;
 use barrage_projection::memory::Harness;
 use common::{ANY, Event, Kind, START_MS, ask, harness, record};
@@ -443,4 +443,42 @@ fn a_login_that_pushes_its_own_platform_out_replaces_the_connection() {
     ] {
         assert_eq!(gaps_of(&events), expected, "{name}");
     }
+}
+
+#[test]
+fn signs_of_life_before_any_state_change_wait_for_a_login_that_is_told_late() {
+    let mut harness = harness(RuleSet::default());
+    let tell = |harness: &mut Harness, event: &Event, received: usize| {
+        let late_ms = received as i64 - event.at as i64;
+        harness.apply(&EnvelopeView::decode(&record(event, late_ms)).expect("ours")).expect("applies");
+        harness.commit(usize::MAX);
+        let early = harness.store.get::<EarlySigns>(&(common::APP, "user")).expect("reads").unwrap_or_default();
+        let minute = |sign: &EarlySign| usize::try_from((sign.at_ms - START_MS) / 60_000).expect("after the start");
+        early.signs.iter().map(minute).collect::<Vec<_>>()
+    };
+    // A few at most, in their order, one of a minute, and none that is beyond what may come late.
+    for (at, kept) in [
+        (0, vec![0]),
+        (2, vec![0, 2]),
+        (1, vec![0, 1, 2]),
+        (11, vec![1, 2, 11]),
+        (30, vec![30]),
+        (31, vec![30, 31]),
+        (31, vec![30, 31]),
+    ] {
+        let received = at.max(2) * 60_000 + 1_000;
+        assert_eq!(tell(&mut harness, &event(at * 60_000 + 500, Kind::Sign, IOS), received), kept, "minute {at}");
+    }
+    for at in 32..40 {
+        tell(&mut harness, &event(at * 60_000, Kind::Sign, IOS), 40 * 60_000);
+    }
+    let kept = tell(&mut harness, &event(40 * 60_000, Kind::Sign, IOS), 40 * 60_000);
+    assert_eq!(kept, [33, 34, 35, 36, 37, 38, 39, 40]);
+    // The login of minute 35 is told in minute 41: until minute 40 the connection was there.
+    assert_eq!(tell(&mut harness, &event(35 * 60_000, Kind::Login, IOS), 41 * 60_000), Vec::<usize>::new());
+    tell(&mut harness, &event(42 * 60_000, Kind::Closed, IOS), 42 * 60_000);
+    let answer = ask(&harness, START_MS + HOUR as i64);
+    assert_eq!((answer.ms, answer.lower_ms), (420_000, 300_000));
+    // From then on they have their place among what happened.
+    assert_eq!(tell(&mut harness, &event(43 * 60_000, Kind::Sign, IOS), 43 * 60_000), Vec::<usize>::new());
 }

@@ -48,7 +48,7 @@ impl Statistic for RoomHeat {
     }
 
     fn state_version(&self) -> u32 {
-        4
+        5
     }
 
     fn projections(&self) -> Vec<Box<dyn Projection>> {

@@ -1,12 +1,11 @@
 //! What an event adds to a room, and what an account may add to it among the recommendations.
 
 use barrage_projection::{Context, StoreError, minute_of};
-use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128_with_seed};
 
 use crate::epochs::{Sums, Way};
 use crate::generation::Slot;
-use crate::proto::{Account, Generation, Room};
-use crate::tables::{Accounts, account_bucket, accounts_from};
+use crate::proto::{Added, Generation, Room, Viewer};
+use crate::tables::Viewers;
 
 /// As far as an event time may be ahead of its receipt: one that is far ahead must not make everything else old.
 const AHEAD_MS: i64 = 60_000;
@@ -21,14 +20,36 @@ pub(crate) struct Who<'a> {
     pub(crate) account: &'a str,
 }
 
-impl Who<'_> {
-    /// Under which the account's sum of an epoch is found. Epochs of different half-lives are different ones.
-    fn hash(&self, generation: &Generation, epoch: u64) -> u128 {
-        let seed = u64::from(self.app) << 32 | u64::from(generation.number);
-        let room =
-            xxh3_64_with_seed(self.room.as_bytes(), seed).wrapping_add(epoch.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        xxh3_128_with_seed(self.account.as_bytes(), room)
+impl Viewer {
+    /// Forgets what can get no more, or is counted anew: of another generation, of an epoch that does not count any more
+    /// in its room, and what was over before this minute.
+    fn forget(&mut self, room: &Room, generation: &Generation, floor: u32) {
+        if self.generation != generation.number {
+            (self.generation, self.added) = (generation.number, Vec::new());
+        }
+        self.added.retain(|added| room.keeps(added.epoch) && added.minute(generation) >= floor);
     }
+
+    /// The sum of an epoch. Where there is none it is made, with this `late_minute`, or not.
+    fn sum(&mut self, epoch: u64, make: Option<u32>) -> Option<&mut u64> {
+        let at = self.added.partition_point(|added| added.epoch < epoch);
+        if self.added.get(at).is_none_or(|added| added.epoch != epoch) {
+            self.added.insert(at, Added { epoch, sum: 0, late_minute: make? });
+        }
+        Some(&mut self.added[at].sum)
+    }
+}
+
+impl Added {
+    /// The minute after which nothing is expected any more.
+    fn minute(&self, generation: &Generation) -> u32 {
+        self.late_minute.max(end_minute(generation, self.epoch))
+    }
+}
+
+/// The minute in which an epoch ends.
+fn end_minute(generation: &Generation, epoch: u64) -> u32 {
+    minute_of(generation.begin_ms(epoch.saturating_add(1)))
 }
 
 /// When something that happened counts, ms.
@@ -57,30 +78,31 @@ pub(crate) fn change(
     let capped = |sum: u64| Sums { heat, fair: u128::from(sum).min(most), fresh: (u128::from(sum) << 1).min(most) };
     let floor = minute_of(cx.stream_time_ms.saturating_sub(lateness_ms(cx)));
     let now = minute_of(cx.stream_time_ms);
-    let hash = who.hash(generation, epoch);
-    let mut accounts = cx.buckets::<Accounts>()?;
-    accounts.expire_below(accounts_from(floor));
-    let by = match (accounts.get_mut(hash), way) {
-        (Some(row), _) => {
-            let before = capped(row.sum);
-            let sum = match way {
-                Way::Add => u128::from(row.sum).saturating_add(heat),
-                Way::Take => u128::from(row.sum).saturating_sub(heat),
+    let key = (who.app, who.room, who.account);
+    let mut viewers = cx.table::<Viewers>()?;
+    let viewer = match way {
+        Way::Add => Some(viewers.entry(&key)?),
+        Way::Take => viewers.get_mut(&key)?,
+    };
+    // Of an epoch that is over, what comes now is kept from now on.
+    let late_minute = if end_minute(generation, epoch) < floor { now } else { 0 };
+    let sum = viewer.and_then(|viewer| {
+        viewer.forget(room, generation, floor);
+        viewer.sum(epoch, (way == Way::Add).then_some(late_minute))
+    });
+    let by = match sum {
+        Some(sum) => {
+            let before = capped(*sum);
+            let changed = match way {
+                Way::Add => u128::from(*sum).saturating_add(heat),
+                Way::Take => u128::from(*sum).saturating_sub(heat),
             };
-            row.sum = u64::try_from(sum).unwrap_or(u64::MAX);
-            let after = capped(row.sum);
+            *sum = u64::try_from(changed).unwrap_or(u64::MAX);
+            let after = capped(*sum);
             Sums { heat, fair: before.fair.abs_diff(after.fair), fresh: before.fresh.abs_diff(after.fresh) }
         }
-        (None, Way::Add) => {
-            let sum = u64::try_from(heat).unwrap_or(u64::MAX);
-            // Of an epoch that is over, what comes now is kept from now on.
-            let end = minute_of(generation.begin_ms(epoch.saturating_add(1)));
-            let minute = if end < floor { now } else { end };
-            accounts.insert(account_bucket(minute, hash), hash, Account { sum });
-            capped(sum)
-        }
         // Forgotten: it stays counted.
-        (None, Way::Take) => Sums { heat, ..Sums::default() },
+        None => Sums { heat, ..Sums::default() },
     };
     room.change(generation, way, epoch, by);
     Ok(())

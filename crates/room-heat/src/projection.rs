@@ -11,7 +11,7 @@ use crate::epochs::Way;
 use crate::generation;
 use crate::points::{self, Who};
 use crate::proto::{ComboHeat, Generation, Recent as RecentRow, Room};
-use crate::tables::{Accounts, ComboHeats, Generations, Recent, Rooms};
+use crate::tables::{ComboHeats, Generations, Recent, Rooms, Viewers};
 use crate::wide::{halves, wide};
 
 /// Heat of rooms.
@@ -34,7 +34,7 @@ impl Projection for RoomHeats {
             TableDef::of::<Generations>(),
             TableDef::of::<Rooms>(),
             TableDef::of::<Recent>(),
-            TableDef::buckets::<Accounts>(),
+            TableDef::of::<Viewers>(),
             TableDef::buckets::<ComboHeats>(),
         ]
     }

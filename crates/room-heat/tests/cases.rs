@@ -5,9 +5,9 @@ mod common;
 use barrage_event::rules::RuleSet;
 use barrage_event::{EnvelopeView, proto as wire};
 use barrage_projection::memory::Harness;
-use barrage_projection::{BucketTable as _, RankQuery, ReaderExt as _};
-use barrage_room_heat::proto::Room;
-use barrage_room_heat::tables::{Accounts, Generations, Rooms};
+use barrage_projection::{RankQuery, ReaderExt as _};
+use barrage_room_heat::proto::{Room, Viewer};
+use barrage_room_heat::tables::{Generations, Rooms, Viewers};
 use prost::Message as _;
 
 use common::{APP, What, check_rankings, happen, heat, new, ranked, record, rooms_name};
@@ -248,49 +248,51 @@ fn one_giver_does_not_buy_the_top_of_the_recommendations() {
     assert!((75_000..75_100).contains(&recommended), "{recommended}");
 }
 
+/// What the store has of a viewer's half-lives.
+fn viewer(harness: &mut Harness, room: u16, user: u16) -> Viewer {
+    harness.commit(usize::MAX);
+    let (room, account) = (rooms_name(room), format!("user_{user}"));
+    harness.store.get::<Viewers>(&(APP, &room, &account)).expect("reads").unwrap_or_default()
+}
+
 #[test]
-fn more_accounts_than_are_kept_leave_most_of_them_capped() {
+fn what_accounts_added_is_kept_until_nothing_comes_late() {
+    let gift = What::Gift { combo: None, value: 100_000 };
     let mut harness = new(RuleSet::default());
-    let givers: Vec<u16> = (0..200).collect();
-    let give = |harness: &mut Harness| {
-        for giver in &givers {
-            happen(harness, 1, *giver, 1, &What::Gift { combo: None, value: 100_000 });
-        }
-    };
-    give(&mut harness);
-    let crowd = |from: u32, to: u32| {
-        let members = (from..to).map(|account| format!("crowd_{account}")).collect();
-        let joined = wire::MembersJoined { group_id: rooms_name(2), members, ..wire::MembersJoined::default() };
-        wire::Envelope {
-            id: vec![7; 16],
-            sdk_app_id: APP,
-            occurred_at: common::START_MS,
-            received_at: common::START_MS,
-            event: Some(wire::envelope::Event::MembersJoined(joined)),
-            ..wire::Envelope::default()
-        }
-        .encode_to_vec()
-    };
-    // All of one half-life: until the table is full, and one by one from then on.
-    let full = u32::try_from(Accounts::ROWS_MAX).expect("a number of rows");
-    harness.apply(&EnvelopeView::decode(&crowd(0, full - 200)).expect("our own record")).expect("applies");
-    let rows = |harness: &mut Harness| {
-        harness.commit(usize::MAX);
-        harness.store.rows.range(vec![Accounts::ID]..vec![Accounts::ID + 1]).count()
-    };
-    let mut before = rows(&mut harness);
-    assert_eq!(before, Accounts::ROWS_MAX);
-    for n in full..full + 50 {
-        harness.apply(&EnvelopeView::decode(&crowd(n, n + 1)).expect("our own record")).expect("applies");
-        let after = rows(&mut harness);
-        assert!(after + Accounts::ROWS_MAX / 32 + 1_000 > before, "{before} rows, then {after}");
-        before = after;
+    // Half-lives of 10 min, and 10 min of lateness: what was added in the first one counts until the 20th minute is over.
+    happen(&mut harness, 1, 7, 0, &gift);
+    let capped = heat(&mut harness, 1, 0).1;
+    for (minute, epochs, more) in [(5, 1, 0), (15, 2, 0), (20, 2, 0), (21, 1, 1), (22, 2, 0), (31, 2, 0), (40, 2, 1)] {
+        // Time passes in another room.
+        happen(&mut harness, 2, 0, minute * MINUTE_MS, &What::Text);
+        let bytes = record(1, 7, (common::START_MS, common::START_MS + minute * MINUTE_MS), &gift);
+        let before = heat(&mut harness, 1, 0).1;
+        harness.apply(&EnvelopeView::decode(&bytes).expect("our own record")).expect("applies");
+        let after = heat(&mut harness, 1, 0).1;
+        // What comes later adds up to the cap once more, and is known from then on for as long.
+        assert!(
+            (after - before).abs_diff(more * capped) <= more * capped / 10,
+            "minute {minute}: {before}, then {after}"
+        );
+        let found = viewer(&mut harness, 1, 7);
+        assert!(found.added.len() <= epochs, "minute {minute}: {found:?}");
     }
-    // The givers give as much again: few of them count again.
-    let (_, recommended) = heat(&mut harness, 1, 1);
-    give(&mut harness);
-    let (_, again) = heat(&mut harness, 1, 1);
-    assert!(again - recommended < recommended / 8, "{recommended}, then {again}");
+}
+
+#[test]
+fn half_lives_of_a_viewer_stay_bounded() {
+    let mut harness = new(RuleSet::default());
+    (harness.rules.heat.half_life_ms, harness.rules.windows.lateness_ms) = (60_000, 86_400_000);
+    for minute in 0..200 {
+        happen(&mut harness, 1, 7, minute * MINUTE_MS, &What::Text);
+    }
+    let epochs = viewer(&mut harness, 1, 7).added;
+    assert_eq!(epochs.len(), 64);
+    assert!(epochs.is_sorted_by_key(|added| added.epoch), "{epochs:?}");
+    // Those of another half-life are void.
+    harness.rules.heat.half_life_ms = 120_000;
+    happen(&mut harness, 1, 7, 200 * MINUTE_MS, &What::Text);
+    assert_eq!(viewer(&mut harness, 1, 7).added.len(), 1);
 }
 
 #[test]
