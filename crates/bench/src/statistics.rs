@@ -59,8 +59,8 @@ const TURN: u64 = WARM + WINDOW;
 const NEW_FROM: u64 = EARLY - WINDOW / 2 - WARM;
 
 /// A long log, without bodies: the cost of a record after so many. Of viewers who come and go, which is what a log's length
-/// alone costs; and of accounts that are all there from the beginning, whose rows fill: so many that they fit into the
-/// overlay, and more.
+/// alone costs; and of accounts that stay, whose rows fill: as many as come and go, so that all are known well after 100,000
+/// records; ten times as many, of whom that place sees five records each; and more than fit into the overlay.
 ///
 /// Two readings a minute apart tell more of this machine's neighbours than of the log. So at every place a new store that
 /// has applied 100,000 records goes on beside the old one, a few records in turn: whatever slows one down slows the other.
@@ -74,6 +74,7 @@ pub(crate) fn curve(report: &mut Report, dir: &Path) -> Result<()> {
     let all = places.last().copied().unwrap_or_default();
     let crowds = [
         ("2,000 of ever new accounts", Crowd::PASSING),
+        ("2,000 accounts", Crowd::REGULARS),
         ("20,000 accounts", Crowd::HOT),
         ("100,000 accounts", Crowd::EVENING),
     ];

@@ -62,6 +62,9 @@ impl Crowd {
     /// The same, to try.
     pub(crate) const COLD_QUICK: Self = Self::staying(10_000, 50_000, 100_000);
 
+    /// As many as are there at a time of [`Self::PASSING`], and the same ones all the time.
+    pub(crate) const REGULARS: Self = Self::staying(200, 2_000, 2_000);
+
     /// Rooms of a busy evening, for the load over HTTP.
     pub(crate) const EVENING: Self = Self::staying(2_000, 100_000, 100_000);
 
@@ -98,6 +101,16 @@ const EXIT: &str = "Group.CallbackAfterMemberExit";
 const STATE: &str = "State.StateChange";
 
 const PLATFORMS: [&str; 4] = ["iOS", "Android", "Web", "Windows"];
+
+/// One account in so many has two devices at a time; the others have one.
+const TWO_DEVICES: u64 = 10;
+
+/// What an account uses, on its first or on its second device if it has one.
+fn platform(user: u64, device: u64) -> &'static str {
+    let first = Random::new(user).below(PLATFORMS.len() as u64);
+    let second = if user.is_multiple_of(TWO_DEVICES) { device } else { 0 };
+    PLATFORMS[usize::try_from(first + second).unwrap_or(0) % PLATFORMS.len()]
+}
 
 const TEXTS: [&str; 6] = [
     "good evening everyone, greetings from the other side of the country",
@@ -139,37 +152,25 @@ impl Traffic {
     pub(crate) fn next(&mut self, at_ms: i64, body: &mut Vec<u8>) -> Kind {
         body.clear();
         self.callbacks += 1;
-        let platform = PLATFORMS[usize::try_from(self.random.below(4)).unwrap_or(0)];
         let die = self.random.below(100);
-        let command = match die {
+        let (command, user) = match die {
             // By turns: by a die, the number of those on their way would wander off, and a delivery take longer and longer.
             0..90 => match self.delivery() {
-                Some(sent) => {
-                    self.message(AFTER, sent, body);
-                    AFTER
-                }
+                Some(sent) => (AFTER, self.message(AFTER, sent, body)),
                 None => {
                     let sent = Sent { pair: self.pair(), number: self.messages, at_ms };
                     self.messages += 1;
                     self.sent.push_back(sent);
-                    self.message(BEFORE, sent, body);
-                    BEFORE
+                    (BEFORE, self.message(BEFORE, sent, body))
                 }
             },
-            90..94 => {
-                self.membership(JOIN, "JoinType\":\"Apply", "NewMemberList", at_ms, body);
-                JOIN
-            }
-            94..97 => {
-                self.membership(EXIT, "ExitType\":\"Quit", "ExitMemberList", at_ms, body);
-                EXIT
-            }
-            _ => {
-                self.state_change(at_ms, body);
-                STATE
-            }
+            90..94 => (JOIN, self.membership(JOIN, "JoinType\":\"Apply", "NewMemberList", at_ms, body)),
+            94..97 => (EXIT, self.membership(EXIT, "ExitType\":\"Quit", "ExitMemberList", at_ms, body)),
+            _ => (STATE, self.state_change(at_ms, body)),
         };
-        Kind { command, platform }
+        // Drawn for every callback, so that whose it is changes nothing about the next one.
+        let device = self.random.below(2);
+        Kind { command, platform: platform(user, device) }
     }
 
     /// Writes the delivery of one message of this pair, without a before-callback.
@@ -177,8 +178,8 @@ impl Traffic {
         body.clear();
         let sent = Sent { pair, number: self.messages, at_ms };
         self.messages += 1;
-        self.message(AFTER, sent, body);
-        Kind { command: AFTER, platform: PLATFORMS[0] }
+        let user = self.message(AFTER, sent, body);
+        Kind { command: AFTER, platform: platform(user, 0) }
     }
 
     /// The message that is delivered next, when it is its turn.
@@ -191,7 +192,8 @@ impl Traffic {
         gone + self.random.below(self.crowd.pairs)
     }
 
-    fn message(&self, command: &str, sent: Sent, out: &mut Vec<u8>) {
+    /// Writes a callback of a message; whose it is.
+    fn message(&self, command: &str, sent: Sent, out: &mut Vec<u8>) -> u64 {
         let (room, user) = (self.crowd.room(sent.pair), self.crowd.user(sent.pair));
         let (seconds, number) = (sent.at_ms / 1_000, sent.number);
         let random = (number.wrapping_mul(2_654_435_761) ^ u64::from(self.stream)) & 0xffff_ffff;
@@ -243,10 +245,11 @@ impl Traffic {
                 sent.at_ms
             ),
         );
+        user
     }
 
-    /// The event time is what makes two of a pair's joins two events.
-    fn membership(&mut self, command: &str, how: &str, list: &str, at_ms: i64, out: &mut Vec<u8>) {
+    /// Writes a join or an exit; whose it is. The event time is what makes two of a pair's joins two events.
+    fn membership(&mut self, command: &str, how: &str, list: &str, at_ms: i64, out: &mut Vec<u8>) -> u64 {
         let pair = self.pair();
         let (room, user) = (self.crowd.room(pair), self.crowd.user(pair));
         let at_ms = self.other_time(at_ms);
@@ -258,9 +261,11 @@ impl Traffic {
                  \"EventTime\":{at_ms}}}"
             ),
         );
+        user
     }
 
-    fn state_change(&mut self, at_ms: i64, out: &mut Vec<u8>) {
+    /// Writes a login or a lost connection; whose it is.
+    fn state_change(&mut self, at_ms: i64, out: &mut Vec<u8>) -> u64 {
         let pair = self.pair();
         let user = self.crowd.user(pair);
         let at_ms = self.other_time(at_ms);
@@ -273,6 +278,7 @@ impl Traffic {
                  \"To_Account\":\"user_{user:08}\",\"Reason\":\"{reason}\"}}}}"
             ),
         );
+        user
     }
 
     fn other_time(&mut self, at_ms: i64) -> i64 {
@@ -333,6 +339,26 @@ mod tests {
             assert!((found - expected).abs() < 500, "{command}: {found}");
         }
         assert!((400..500).contains(&(bytes / 20_000)), "{} bytes a body", bytes / 20_000);
+    }
+
+    #[test]
+    fn accounts_keep_to_their_devices() {
+        let mut traffic = Traffic::new(Crowd::REGULARS, 1);
+        let (mut body, mut platforms) = (Vec::new(), HashMap::<u64, HashSet<&str>>::new());
+        for _ in 0..200_000 {
+            let kind = traffic.next(1_735_689_600_000, &mut body);
+            let text = String::from_utf8_lossy(&body);
+            let (_, account) = text.split_once("user_").unwrap();
+            platforms.entry(account[..8].parse().unwrap()).or_default().insert(kind.platform);
+        }
+        assert_eq!(platforms.len(), 2_000);
+        for (user, used) in &platforms {
+            assert_eq!(used.len(), if user.is_multiple_of(TWO_DEVICES) { 2 } else { 1 }, "{user}: {used:?}");
+        }
+        for platform in PLATFORMS {
+            let users = platforms.values().filter(|used| used.contains(platform)).count();
+            assert!((400..700).contains(&users), "{platform}: {users}");
+        }
     }
 
     #[test]
