@@ -21,8 +21,8 @@ pub(crate) struct Who<'a> {
 }
 
 impl Viewer {
-    /// Forgets what can get no more, or is counted anew: of another generation, of an epoch that does not count any more
-    /// in its room, and what was over before this minute.
+    /// Forgets epochs of another generation, those that do not count any more in their room, and those of which nothing is
+    /// expected since before this minute.
     fn forget(&mut self, room: &Room, generation: &Generation, floor: u32) {
         if self.generation != generation.number {
             (self.generation, self.added) = (generation.number, Vec::new());
