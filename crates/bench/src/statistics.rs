@@ -3,9 +3,11 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use barrage_log::EventLog;
 use barrage_replay::load::{ClosedLoop, OpenLoop, closed_loop, open_loop};
 
 use crate::clock::now_ms;
@@ -14,7 +16,7 @@ use crate::prepare;
 use crate::report::{Aim, Report};
 use crate::server::{Kind, Server};
 use crate::traffic::{Crowd, Traffic, requests};
-use crate::worker::{Pass, Setup, engines, open};
+use crate::worker::{Engines, Pass, Setup, engines, open};
 
 /// The same log with the first statistic, the first two, and so on: what the next one adds is what it costs, because it
 /// may read the rows of those before it.
@@ -58,12 +60,50 @@ const TURN: u64 = WARM + WINDOW;
 /// Where a new store begins its turn.
 const NEW_FROM: u64 = EARLY - WINDOW / 2 - WARM;
 
+/// What records took in a store and in a new one beside it.
+#[derive(Default)]
+struct Beside {
+    late: Pass,
+    early: Pass,
+}
+
+impl Beside {
+    /// One turn of the store, which is at `from`.
+    fn turn(&mut self, dir: &Path, log: &Arc<dyn EventLog>, old: &mut Engines, from: u64) -> Result<()> {
+        let name = format!("new-{from}");
+        let mut new = engines(dir, &name, log, Setup::HOT)?;
+        new.run_records(NEW_FROM)?;
+        // The new stores all read the same part of the log, which would be in the processor's caches for them alone.
+        old.look_at_records(from + TURN)?;
+        new.look_at_records(NEW_FROM + TURN)?;
+        for done in (SLICE..=TURN).step_by(SLICE as usize) {
+            old.apply_records(from + done)?;
+            new.apply_records(NEW_FROM + done)?;
+            if done == WARM {
+                old.forget_cost();
+                new.forget_cost();
+            }
+        }
+        self.late += old.run_records(from + TURN)?;
+        self.early += new.run_records(NEW_FROM + TURN)?;
+        drop(new);
+        Ok(std::fs::remove_dir_all(dir.join(name))?)
+    }
+
+    fn times(&self) -> f64 {
+        self.late.ns() / self.early.ns()
+    }
+}
+
 /// A long log, without bodies: the cost of a record after so many. Of viewers who come and go, which is what a log's length
 /// alone costs; and of accounts that stay, whose rows fill: as many as come and go, so that all are known well after 100,000
 /// records; ten times as many, of whom that place sees five records each; and more than fit into the overlay.
 ///
 /// Two readings a minute apart tell more of this machine's neighbours than of the log. So at every place a new store that
 /// has applied 100,000 records goes on beside the old one, a few records in turn: whatever slows one down slows the other.
+///
+/// At the end the old store is opened again as by a new process and applies as many records as the new one has: that tells
+/// what the length of the log costs from what a process costs whose memory has filled.
 pub(crate) fn curve(report: &mut Report, dir: &Path) -> Result<()> {
     let places: &[u64] =
         if report.quick() { &[EARLY, 300_000] } else { &[EARLY, 300_000, 1_000_000, 3_000_000, 10_000_000] };
@@ -80,37 +120,29 @@ pub(crate) fn curve(report: &mut Report, dir: &Path) -> Result<()> {
     ];
     for (who, crowd) in crowds {
         let dir = dir.join(crowd.users.to_string());
-        prepare::long(&dir, crowd, all + TURNS * TURN)?;
+        prepare::long(&dir, crowd, all + TURNS * (TURN + NEW_FROM + TURN))?;
         let log = open(&dir, 1)?;
         let mut old = engines(&dir, "old", &log, Setup::HOT)?;
         for &place in places {
-            let (mut late, mut early) = (Pass::default(), Pass::default());
+            let mut both = Beside::default();
             for turn in 0..TURNS {
                 let from = place - TURNS * TURN / 2 + turn * TURN;
                 old.run_records(from)?;
-                let name = format!("new-{place}-{turn}");
-                let mut new = engines(&dir, &name, &log, Setup::HOT)?;
-                new.run_records(NEW_FROM)?;
-                // The new stores all read the same part of the log, which would be in the processor's caches for them alone.
-                old.look_at_records(from + TURN)?;
-                new.look_at_records(NEW_FROM + TURN)?;
-                for done in (SLICE..=TURN).step_by(SLICE as usize) {
-                    old.apply_records(from + done)?;
-                    new.apply_records(NEW_FROM + done)?;
-                    if done == WARM {
-                        old.forget_cost();
-                        new.forget_cost();
-                    }
-                }
-                late += old.run_records(from + TURN)?;
-                early += new.run_records(NEW_FROM + TURN)?;
-                drop(new);
-                std::fs::remove_dir_all(dir.join(name))?;
+                both.turn(&dir, &log, &mut old, from)?;
             }
             let name = format!("{who}, at {place} records");
-            report.figure(&name, late.ns(), "ns");
-            report.figure(format!("{name}, to a new store"), late.ns() / early.ns(), "times");
+            report.figure(&name, both.late.ns(), "ns");
+            report.figure(format!("{name}, to a new store"), both.times(), "times");
         }
+        let (mut both, mut from) = (Beside::default(), all + TURNS * TURN / 2);
+        for _ in 0..TURNS {
+            old = old.opened_again()?;
+            from += NEW_FROM;
+            old.run_records(from)?;
+            both.turn(&dir, &log, &mut old, from)?;
+            from += TURN;
+        }
+        report.figure(format!("{who}, after that in a new process, to a new store"), both.times(), "times");
         drop((old, log));
         std::fs::remove_dir_all(&dir)?;
     }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use barrage_event::{EnvelopeView, Offset, Partition, Topic};
 use barrage_log::{EmbeddedLog, EventLog, Metrics};
-use barrage_state::{PartitionDir, StateEnv, StateOptions};
+use barrage_state::{PartitionDir, StateEnv, StateOptions, StoreDir};
 use barrage_worker::{Applied, BudgetPart, Engine, OverlayBudget};
 
 use crate::clock::{Spent, Stopwatch};
@@ -193,28 +193,44 @@ pub(crate) struct Engines {
     engines: Vec<(Engine, Option<Instant>, BudgetPart)>,
     /// An equal part of the overlays' memory for each.
     overlay_share: usize,
+    stores: Vec<(Partition, StoreDir)>,
+    setup: Setup,
     pass: Pass,
 }
 
+/// On stores that are made anew.
 pub(crate) fn engines(dir: &Path, name: &str, log: &Arc<dyn EventLog>, setup: Setup) -> Result<Engines> {
-    let mut statistics = barrage::statistics::statistics();
-    statistics.truncate(setup.statistics);
-    let statistics = Arc::new(statistics);
-    let env = StateEnv::new(StateOptions { wal: setup.wal, ..StateOptions::default() });
     let state = dir.join(name);
-    let partitions = log.all_partitions();
-    let overlay = OverlayBudget::new(setup.overlay_bytes);
-    let overlay_share = overlay.bytes() / partitions.len();
-    let mut engines = Vec::new();
-    for partition in partitions {
-        let store = PartitionDir::new(&state, partition).next()?;
-        let (engine, _) = Engine::open(&env, &store, partition, log.as_ref(), &statistics)?;
-        engines.push((engine, None, overlay.part()));
+    let mut stores = Vec::new();
+    for partition in log.all_partitions() {
+        stores.push((partition, PartitionDir::new(&state, partition).next()?));
     }
-    Ok(Engines { log: Arc::clone(log), engines, overlay_share, pass: Pass::default() })
+    Engines::open(Arc::clone(log), stores, setup)
 }
 
 impl Engines {
+    fn open(log: Arc<dyn EventLog>, stores: Vec<(Partition, StoreDir)>, setup: Setup) -> Result<Self> {
+        let mut statistics = barrage::statistics::statistics();
+        statistics.truncate(setup.statistics);
+        let statistics = Arc::new(statistics);
+        let env = StateEnv::new(StateOptions { wal: setup.wal, ..StateOptions::default() });
+        let overlay = OverlayBudget::new(setup.overlay_bytes);
+        let overlay_share = overlay.bytes() / stores.len();
+        let mut engines = Vec::new();
+        for (partition, store) in &stores {
+            let (engine, _) = Engine::open(&env, store, *partition, log.as_ref(), &statistics)?;
+            engines.push((engine, None, overlay.part()));
+        }
+        Ok(Self { log, engines, overlay_share, stores, setup, pass: Pass::default() })
+    }
+
+    /// On the same stores, as a process has them that has just begun.
+    pub(crate) fn opened_again(self) -> Result<Self> {
+        let Self { log, engines, stores, setup, .. } = self;
+        drop(engines);
+        Self::open(log, stores, setup)
+    }
+
     /// Applies the records of each partition up to this offset, but not beyond its end, and commits.
     fn run_to(&mut self, until: impl Fn(Partition) -> Offset) -> Result<()> {
         self.apply_to(until)?;
