@@ -115,7 +115,7 @@ fn sign(cx: &mut Context<'_>, record: &EnvelopeView<'_>, name: &str, at_ms: i64)
     let key = (record.app, name);
     let horizon_ms = cx.stream_time_ms.saturating_sub(lateness_ms(cx));
     let rules = &cx.rules.duration;
-    // An app that has no state changes called back has no rows here, however much its people write.
+    // An app that has no state changes called back has nothing here but what is early, however much its people write.
     let mut accounts = cx.table::<Accounts>()?;
     let Some(account) = accounts.get_mut(&key)? else {
         return Ok(keep_early(cx, key, horizon_ms, record.platform, at_ms)?);

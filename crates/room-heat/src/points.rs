@@ -77,15 +77,14 @@ pub(crate) fn change(
     let most = u128::from(cx.rules.heat.account_max) << WEIGHT_BITS;
     let capped = |sum: u64| Sums { heat, fair: u128::from(sum).min(most), fresh: (u128::from(sum) << 1).min(most) };
     let floor = minute_of(cx.stream_time_ms.saturating_sub(lateness_ms(cx)));
-    let now = minute_of(cx.stream_time_ms);
+    // Of an epoch that is over, what comes now is kept from now on.
+    let late_minute = if end_minute(generation, epoch) < floor { minute_of(cx.stream_time_ms) } else { 0 };
     let key = (who.app, who.room, who.account);
     let mut viewers = cx.table::<Viewers>()?;
     let viewer = match way {
         Way::Add => Some(viewers.entry(&key)?),
         Way::Take => viewers.get_mut(&key)?,
     };
-    // Of an epoch that is over, what comes now is kept from now on.
-    let late_minute = if end_minute(generation, epoch) < floor { now } else { 0 };
     let sum = viewer.and_then(|viewer| {
         viewer.forget(room, generation, floor);
         viewer.sum(epoch, (way == Way::Add).then_some(late_minute))
